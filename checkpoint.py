@@ -1,0 +1,68 @@
+"""Checkpoints: everything a run needs to go on, or a reader to use the model, in one file.
+
+    {"format": "thinksmall", "version": 1,
+     "task": {"name", "options"}, "vocabulary": [...], "shape": {n_layer, ...}, "config": {...}   what it is
+     "model": state_dict,                                                                         the weights
+     ... whatever else the writer adds: algorithm state, random states, counters}                 to resume
+
+Only tensors and JSON values are stored, so a file loads with `weights_only=True`: a checkpoint cannot run code. A file is
+written aside, flushed to the disk and then renamed: a kill at any moment leaves either the old file or the new one.
+"""
+import os
+import pathlib
+from dataclasses import asdict
+
+import torch
+
+import tasks
+from config import InputError
+from model import GPT, GPTConfig
+
+FORMAT, VERSION = "thinksmall", 1
+
+
+def write_aside(path, write):
+    """Call `write(file)` on a binary file beside `path`, flush it to the disk, rename it to `path`."""
+    aside = path.with_name(path.name + ".writing")
+    with open(aside, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def save(path, model, task, config, **more):
+    """Write a checkpoint. `config`: JSON values; `more`: tensors and JSON values by name."""
+    content = {"format": FORMAT, "version": VERSION, "task": {"name": task.name, "options": asdict(task.options)},
+               "vocabulary": sorted(task.tokenizer.vocabulary), "shape": asdict(model.config), "config": config,
+               "model": model.state_dict(), **more}
+    write_aside(pathlib.Path(path), lambda file: torch.save(content, file))
+
+
+def load(path):
+    """The content of a checkpoint, given a run folder or a file, tensors on the CPU. InputError, one line, if it is none."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "checkpoint.pt"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such checkpoint; name a run folder or a .pt file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a file that is cut short or of another kind
+        raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); is it whole, and one of ours?")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a checkpoint of this project")
+    if content["version"] > VERSION:
+        raise InputError(f"{path}: was written by a newer version ({content['version']}, this one reads up to {VERSION})")
+    return content
+
+
+def load_run(path, device="cpu"):
+    """A run folder or checkpoint file -> model (GPT on `device`), task, config (a dict). Raises InputError."""
+    content = load(path)
+    task = tasks.load(content["task"]["name"], **content["task"]["options"])
+    if sorted(task.tokenizer.vocabulary) != content["vocabulary"]:
+        raise InputError(f"{path}: task {task.name} had another vocabulary when this was written")
+    model = GPT(GPTConfig(**content["shape"])).to(device)
+    model.load_state_dict(content["model"])
+    return model, task, content["config"]

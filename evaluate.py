@@ -1,0 +1,128 @@
+"""Evaluation: how often is a sampled answer right, and how often is one of k?
+
+    python evaluate.py runs/grpo-countdown-0 runs/warm-countdown-1234abcd --k 1,8,64
+
+Greedy accuracy takes the most likely token each time. pass@k asks whether at least one of k samples is right; from n >= k
+samples of a problem of which c are right, its unbiased estimate (arXiv:2107.03374, equation 1) is
+
+    pass@k = 1 - C(n - c, k) / C(n, k)           the chance that k of the n, drawn without replacement, are not all wrong
+
+"Is any of the first k right" would be unbiased too, but throws away n - k samples; "1 - (1 - c/n)^k" is biased.
+
+The problems and the random numbers are the evaluation's own: the same problems for every run, and a run that is evaluated
+often continues exactly like one that is never looked at. Tuning looks at `val`; `test` is for the final table.
+
+Source of the figure that matters most, pass@1 before and after beside pass@k at large k: arXiv:2504.13837.
+"""
+import random
+import sys
+from math import comb
+
+import torch
+
+import checkpoint
+from config import InputError, Parser
+from sample import SamplingConfig, collect
+
+
+def pass_at_k(n, c, k):
+    """The unbiased estimate of pass@k from n samples of which c are right. Raises ValueError unless 0 <= c <= n, 1 <= k <= n.
+
+    >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 0, 4)
+    (0.25, 0.5, 0.0)
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass_at_k needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}")
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def fixed_problems(task, split, count):
+    """The `count` problems that every evaluation on `split` looks at."""
+    rng = random.Random(f"evaluation {split}")
+    return [task.sample_problem(rng, split) for _ in range(count)]
+
+
+def sample_and_judge(model, task, problems, n, max_new_tokens=0, temperature=1.0, seed=0, batch=512):
+    """n samples of each problem -> list of one dict a sample: right, length, finished, and what `task.describe` says."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    config = SamplingConfig(group_size=n, temperature=temperature, max_new_tokens=max_new_tokens)
+    per_call, judged = max(1, batch // n), []
+    for i in range(0, len(problems), per_call):
+        rollout = collect(model, task, problems[i:i + per_call], config, generator)
+        lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
+        for problem, text, length, done in zip(rollout.problems, rollout.completions(task.tokenizer), lengths,
+                                               rollout.finished.tolist()):
+            judged.append({"right": done and task.verify(problem, text), "length": length, "finished": done,
+                           **task.describe(problem, text)})
+    return judged
+
+
+def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperature=1.0, seed=0):
+    """Sample n completions of each problem, and one greedily -> dict.
+
+    greedy, pass@k for each k <= n, their standard errors over the problems (`pass@1_se`), length (mean tokens sampled, EOS
+    included), finished (share), and the mean of whatever `task.describe` reports (attempts, ...).
+    """
+    judged = sample_and_judge(model, task, problems, n, max_new_tokens, temperature, seed)
+    greedy = sample_and_judge(model, task, problems, 1, max_new_tokens, 0.0, seed)
+    mean = lambda values: sum(values) / len(values)
+    result = {"greedy": mean([j["right"] for j in greedy])}
+    right = [sum(j["right"] for j in judged[i:i + n]) for i in range(0, len(judged), n)]  # c of each problem
+    for each in k:
+        if each <= n:
+            values = [pass_at_k(n, c, each) for c in right]
+            average = mean(values)
+            result[f"pass@{each}"] = average
+            result[f"pass@{each}_se"] = (mean([(v - average) ** 2 for v in values]) / len(values)) ** 0.5
+    for name in judged[0]:
+        if name != "right":
+            result[name] = mean([j[name] for j in judged])
+    return result
+
+
+def main(argv=None):
+    parser = Parser(prog="evaluate.py", description="pass@k of one or more runs on the same problems")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders or checkpoint files")
+    parser.add_argument("--k", default="1,8", help="comma-separated")
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--samples", type=int, default=0, help="per problem; 0: the largest k, at least 16")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    args = parser.parse_args(argv)
+    try:
+        ks = sorted({int(k) for k in args.k.split(",")})
+    except ValueError:
+        raise InputError(f"--k {args.k}: must be whole numbers with commas between them, like 1,8,64")
+    n = args.samples or max(16, ks[-1])
+    if ks[0] < 1 or n < ks[-1]:
+        raise InputError(f"--k {args.k}: every k must lie between 1 and --samples {n}")
+    if args.problems < 1 or not 0 < args.temperature <= 10:
+        raise InputError("--problems must be at least 1, --temperature above 0 and at most 10")
+    loaded = [checkpoint.load_run(run, pick_device(args.device)) for run in args.runs]  # all are checked before the work begins
+    print(f"{args.problems} {args.split} problems, {n} samples each, temperature {args.temperature:g}; "
+          f"± is one standard error over the problems\n")
+    for run, (model, task, config) in zip(args.runs, loaded):
+        result = evaluate(model, task, fixed_problems(task, args.split, args.problems), n, ks,
+                          config.get("max_new_tokens", 0), args.temperature, args.seed)
+        shown = [f"greedy {result['greedy']:.3f}"] + [f"pass@{k} {result[f'pass@{k}']:.3f} ±{result[f'pass@{k}_se']:.3f}" for k in ks]
+        rest = [f"{name} {value:.2f}" for name, value in result.items() if "pass@" not in name and name != "greedy"]
+        print(f"{run}  ({task.name})\n  " + "  ".join(shown) + "\n  " + "  ".join(rest), flush=True)
+
+
+def pick_device(name):
+    """"auto" -> "cuda" if there is one, else "cpu". InputError if the named device is not here."""
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":  # a model this small runs faster on a Mac's CPU than through mps: that has to be asked for
+        return "cuda" if here["cuda"] else "cpu"
+    if not here[name]:
+        raise InputError(f"--device {name}: torch sees no such device here; use --device auto")
+    return name
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)

@@ -1,0 +1,207 @@
+"""A small GPT in the Llama layout, its key-value cache, and its optimizer.
+
+    x   = embed(tokens)                                               (B, T, C)
+    x  += attention(norm(x))          RoPE on queries and keys
+    x  += mlp(norm(x))                down(silu(gate(x)) * up(x)): SwiGLU
+    logits = norm(x) @ embed.T        tied embeddings                 (B, T, V)
+
+RMSNorm, rotary positions (RoPE), SwiGLU, no biases, no dropout, tied embeddings: the architecture of Llama
+(arXiv:2302.13971), so that what is learned here carries over to the models that people use.
+
+One model, three ways to run it, and a test that they agree:
+  model(tokens)                       all positions at once: training, scoring
+  model.prefill(tokens, ..., cache)   the same, and the keys and values are kept in a cache: the prompt
+  model.decode(token, ..., cache)     one token per row, everything earlier is read from the cache: sampling
+
+What is simplified: no dropout (data is drawn fresh, hardly anything is seen twice), no grouped queries.
+"""
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int
+    block_size: int    # the longest sequence, prompt and completion together
+    n_layer: int = 3
+    n_head: int = 4
+    n_embd: int = 128  # a multiple of 2 * n_head: RoPE turns pairs of channels
+
+
+class KVCache:
+    """Keys and values of every layer for a batch of rows. It belongs to the sampler, which allocates it once.
+
+    keys, values: one (B, n_head, T, head_dim) tensor a layer, B and T the largest batch and length so far.
+    """
+
+    def __init__(self, config, batch, length, device, dtype):
+        shape = (batch, config.n_head, length, config.n_embd // config.n_head)
+        self.batch, self.length = batch, length
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+
+    def keep(self, rows, length):
+        """Rows that finished leave: the given `rows` (N,) move to the front, up to `length` positions of each."""
+        for buffer in self.keys + self.values:
+            buffer[:len(rows), :, :length] = buffer[rows, :, :length]
+
+
+def rotate(x, turn):
+    """RoPE: turn each pair of neighbouring channels by an angle that grows with the position.
+
+    x (B, T, H, D) float; turn, complex numbers of length 1, broadcasts to (B, T, 1, D/2). A pair of channels is read as one
+    complex number, so turning it is one product. The score of a turned query and a turned key depends on their distance
+    alone. Source: RoFormer, arXiv:2104.09864, section 3.2.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+
+
+class Block(nn.Module):
+    """One layer: attention, then a SwiGLU MLP, each on the normalised stream and added back to it."""
+
+    def __init__(self, config):
+        super().__init__()
+        C, self.n_head = config.n_embd, config.n_head
+        hidden = -(-8 * C // 3 // 32) * 32  # 8/3 C as in Llama, rounded up to a multiple of 32
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(C, eps=1e-5), nn.RMSNorm(C, eps=1e-5)
+        self.q, self.k, self.v, self.out = (nn.Linear(C, C, bias=False) for _ in range(4))
+        self.gate, self.up = (nn.Linear(C, hidden, bias=False) for _ in range(2))
+        self.down = nn.Linear(hidden, C, bias=False)
+
+    def forward(self, x, turn, attend):
+        """x (B, T, C) -> (B, T, C). `attend(q, k, v)` is the one thing in which training and sampling differ."""
+        y = self.attention_norm(x)
+        q, k, v = (project(y).unflatten(-1, (self.n_head, -1)) for project in (self.q, self.k, self.v))  # (B, T, H, D)
+        y = attend(rotate(q, turn).transpose(1, 2), rotate(k, turn).transpose(1, 2), v.transpose(1, 2))  # (B, H, T, D)
+        x = x + self.out(y.transpose(1, 2).flatten(-2))
+        y = self.mlp_norm(x)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+
+
+class GPT(nn.Module):
+    """The language model. `model.compute_dtype = torch.bfloat16` makes it compute in bfloat16; weights stay float32."""
+    compute_dtype = torch.float32
+
+    def __init__(self, config):
+        super().__init__()
+        if config.n_embd % (2 * config.n_head):
+            raise ValueError(f"n_embd {config.n_embd} must be a multiple of 2 * n_head = {2 * config.n_head}")
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.n_embd, eps=1e-5)
+        for name, p in self.named_parameters():
+            if p.ndim == 2:  # GPT-2's initialisation: what is added to the stream 2 * n_layer times starts smaller
+                scale = (2 * config.n_layer) ** -0.5 if name.endswith(("out.weight", "down.weight")) else 1.0
+                nn.init.normal_(p, std=0.02 * scale)
+        half = config.n_embd // config.n_head // 2
+        angles = torch.outer(torch.arange(config.block_size), 10_000.0 ** (-torch.arange(half) / half))
+        self.register_buffer("turn", torch.polar(torch.ones_like(angles), angles), persistent=False)  # (block_size, D/2)
+
+    @property
+    def device(self):
+        return self.embed.weight.device
+
+    def autocast(self):
+        """Low precision where it is safe. Without autocast's own cache of cast weights: inside a CUDA graph it goes stale."""
+        if self.compute_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute_dtype, cache_enabled=torch.is_grad_enabled())
+
+    def hidden(self, tokens, cache=None):
+        """tokens (B, T) -> the normalised stream (B, T, C): what a head reads. Fills the cache if one is given."""
+        B, T = tokens.shape
+        if T > self.config.block_size:
+            raise ValueError(f"{T} tokens do not fit into block_size {self.config.block_size}")
+        x = self.embed(tokens)
+        for i, block in enumerate(self.blocks):
+            def attend(q, k, v):
+                if cache is not None:
+                    cache.keys[i][:B, :, :T], cache.values[i][:B, :, :T] = k, v
+                # Rows are padded on the right, so the plain causal mask is enough: no real token ever sees padding.
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = block(x, self.turn[:T, None], attend)
+        return self.norm(x)
+
+    def logits(self, hidden):
+        """(..., C) -> (..., V) in float32, whatever the model computes in: log-probs need the precision."""
+        return F.linear(hidden, self.embed.weight).float()
+
+    def forward(self, tokens):
+        """tokens (B, T) int64 -> logits (B, T, V) float32. logits[b, t] is about the token *after* tokens[b, t]."""
+        with self.autocast():
+            return self.logits(self.hidden(tokens))
+
+    def prefill(self, tokens, lengths, cache):
+        """Read right-padded prompts tokens (B, T) of the given lengths (B,) into the cache -> logits (B, V) at their ends."""
+        with self.autocast():
+            x = self.hidden(tokens, cache)
+            return self.logits(x[torch.arange(len(x), device=x.device), lengths - 1])
+
+    def decode(self, tokens, positions, cache, bound):
+        """One step: tokens (B,) at positions (B,), one a row -> logits (B, V).
+
+        `bound` is a number the host knows, above every position: only that many keys are read. Keys beyond a row's own
+        position are left from its padding or from an earlier call; they are masked. All shapes are static and nothing is
+        asked of the device, so the step can be captured as a CUDA graph.
+        """
+        B = len(tokens)
+        rows = torch.arange(B, device=tokens.device)
+        turn = self.turn[positions][:, None, None]  # (B, 1, 1, D/2)
+        hidden = torch.arange(bound, device=tokens.device) > positions[:, None]  # (B, bound)
+        bias = torch.zeros(hidden.shape, device=tokens.device).masked_fill(hidden, float("-inf"))[:, None, None]
+        with self.autocast():
+            x = self.embed(tokens)[:, None]
+            for i, block in enumerate(self.blocks):
+                def attend(q, k, v):
+                    keys, values = cache.keys[i], cache.values[i]
+                    keys[rows, :, positions], values[rows, :, positions] = k[:, :, 0].to(keys), v[:, :, 0].to(values)
+                    scores = q @ keys[:B, :, :bound].transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (B, H, 1, bound)
+                    return scores.softmax(-1).to(values) @ values[:B, :, :bound]
+                x = block(x, turn, attend)
+            return self.logits(self.norm(x))[:, 0]
+
+
+# --------------------------------------------------------------------------------------------------------- optimizer
+
+class Optimizers:
+    """Several optimizers behind the interface of one."""
+
+    def __init__(self, *optimizers):
+        self.optimizers = optimizers
+        self.rates = [o.param_groups[0]["lr"] for o in optimizers]
+
+    def step(self, schedule=1.0):
+        """One step of each, with its learning rate times `schedule`."""
+        for optimizer, rate in zip(self.optimizers, self.rates):
+            optimizer.param_groups[0]["lr"] = rate * schedule
+            optimizer.step()
+
+    def zero_grad(self):
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self):
+        return {"optimizers": [o.state_dict() for o in self.optimizers]}
+
+    def load_state_dict(self, state):
+        for optimizer, s in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(s)
+
+
+def make_optimizer(model, lr, muon_lr=0.0, betas=(0.9, 0.95)):
+    """AdamW on everything or, with muon_lr > 0, Muon on the hidden matrices and AdamW on the rest (embedding, norms).
+
+    Muon replaces the update of a matrix by the nearest orthogonal one, so that all directions are learned equally fast
+    (Jordan et al. 2024; torch.optim.Muon). It wants a rate of its own, about ten times AdamW's. No weight decay.
+    """
+    hidden = [p for p in model.parameters() if p.ndim == 2 and p is not model.embed.weight] if muon_lr else []
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=0.0, fused=True)
+    return Optimizers(*([torch.optim.Muon(hidden, lr=muon_lr, weight_decay=0.0)] if hidden else []), adamw)

@@ -1,0 +1,166 @@
+"""The sampling loop, and the scoring of what was sampled.
+
+A policy gradient needs three things of a language model: completions (`generate`), the log-prob of every sampled token at
+the time it was sampled (stored by `generate`), and the same log-probs with a gradient (`score`). This file is about doing
+that fast without getting it wrong by one.
+
+The loop, in the order of the code:
+  1. prefill: all prompts at once, padded on the right; their keys and values go into a cache;
+  2. per token: choose a token for every row, store its log-prob, write it at the row's own position, decode one step;
+  3. rows that ended leave the batch: a finished row would cost as much as a live one;
+  4. no question is asked of the device per token, except every few tokens "who has finished?".
+
+THE INDEXING RULE. Every per-token tensor is (B, T) and aligned with `tokens`: entry [b, t] describes tokens[b, t], given
+tokens[b, :t]. What a network puts out is about the token *after* its input; only this file turns "after" into "before".
+
+    tokens    Use  3  makes  3  .  <think>  ...  </answer>  EOS  pad  pad
+    mask       0   0    0    0  0     1     ...      1       1    0    0      the policy chose it
+    logprobs   0   0    0    0  0   -0.1    ...    -0.0    -0.2   0    0      log pi(tokens[b, t] | tokens[b, :t])
+
+What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is trained.
+"""
+from dataclasses import dataclass, field
+
+import torch
+
+from config import setting
+from model import KVCache
+
+
+@dataclass
+class Rollout:
+    """What was sampled. Row i belongs to prompt i // group_size."""
+    tokens: torch.Tensor          # (B, T) int64, prompt then completion, padded on the right
+    prompt_lengths: torch.Tensor  # (B,) int64
+    lengths: torch.Tensor         # (B,) int64: prompt + sampled, EOS included
+    mask: torch.Tensor            # (B, T) bool: the policy chose this token (EOS included; prompt and padding never)
+    logprobs: torch.Tensor        # (B, T) float32, under the temperature that was sampled with; 0 outside of the mask
+    finished: torch.Tensor        # (B,) bool: ended in EOS, not cut off by the limit
+    problems: list = field(default_factory=list)  # one a row
+
+    def completions(self, tokenizer):
+        """-> list of B texts: what was sampled, without EOS."""
+        tokens, starts = self.tokens.tolist(), self.prompt_lengths.tolist()
+        ends = (self.lengths - self.finished.long()).tolist()
+        return [tokenizer.decode(row[start:end]) for row, start, end in zip(tokens, starts, ends)]
+
+    @property
+    def sampled_tokens(self):
+        """How many tokens the policy chose, over all rows: what a rollout costs."""
+        return int((self.lengths - self.prompt_lengths).sum())
+
+
+@dataclass
+class SamplingConfig:
+    """sampling"""
+    prompts: int = setting(32, "problems per step", low=1, high=65536)
+    group_size: int = setting(16, "samples per problem", low=1, high=65536)
+    temperature: float = setting(1.0, "sampling temperature; 0 is greedy", low=0.0, high=10.0)
+    max_new_tokens: int = setting(0, "longest completion; 0: what the task suggests", low=0, high=65536)
+
+
+_cache = {}  # one buffer for each shape of model, kept between calls: allocating it anew costs more than a short rollout
+
+
+def _cache_for(model, batch, length):
+    c = model.config
+    key = (c.n_layer, c.n_head, c.n_embd, model.device, model.compute_dtype)
+    cache = _cache.get(key)
+    if cache is None or cache.batch < batch or cache.length < length:
+        batch, length = max(batch, cache.batch if cache else 0), max(length, cache.length if cache else 0)
+        _cache.pop(key, None)  # free the old one first
+        cache = _cache[key] = KVCache(c, batch, length, model.device, model.compute_dtype)
+    return cache
+
+
+def choose(logits, temperature, generator):
+    """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,).
+
+    The exponential race: with independent E_v ~ Exp(1), argmax_v p_v / E_v is v with probability p_v. Unlike
+    torch.multinomial it needs no answer from the device. Temperature 0 takes the largest logit, with log-probs at 1.
+    """
+    logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
+    if temperature == 0:
+        tokens = logprobs.argmax(-1)
+    else:
+        race = torch.rand(logprobs.shape, generator=generator, device=logits.device).log_().neg_()  # E = -log(uniform)
+        tokens = (logprobs - race.log_()).argmax(-1)
+    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+@torch.no_grad()
+def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, leave=True):
+    """Sample one completion for each prompt.
+
+    prompts: list of B non-empty lists of token ids, of any lengths. eos: the token that ends a row (None: nothing does).
+    generator: torch.Generator on the model's device. leave=False keeps finished rows in the batch (for measuring only).
+    -> Rollout, without problems. Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
+    """
+    if not prompts or not all(prompts):
+        raise ValueError("generate needs at least one prompt, and no prompt may be empty")
+    device, B = model.device, len(prompts)
+    starts = torch.tensor([len(p) for p in prompts])
+    longest = int(starts.max())
+    if longest + max_new_tokens > model.config.block_size:
+        raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into "
+                         f"block_size {model.config.block_size}")
+    tokens = torch.full((B, longest + max_new_tokens), pad)
+    for i, prompt in enumerate(prompts):
+        tokens[i, :len(prompt)] = torch.tensor(prompt)
+    tokens, starts = tokens.to(device), starts.to(device)
+    logprobs = torch.zeros(tokens.shape, device=device)
+    cache = _cache_for(model, B, tokens.shape[1])
+
+    # Rows leave, so from here on `rows[i]` says which row of `tokens` the i-th row of the batch is.
+    rows, positions, done = torch.arange(B, device=device), starts, torch.zeros(B, dtype=torch.bool, device=device)
+    patience = 1 if device.type == "cpu" else 8  # on a GPU the question costs more than a few wasted rows
+    logits = model.prefill(tokens[:, :longest], starts, cache)
+    for step in range(max_new_tokens):
+        chosen, logprob = choose(logits, temperature, generator)
+        tokens[rows, positions] = chosen.masked_fill(done, pad)
+        logprobs[rows, positions] = logprob.masked_fill(done, 0.0)
+        if eos is not None:
+            done = done | (chosen == eos)
+        if step == max_new_tokens - 1:
+            break
+        if eos is not None and leave and step % patience == 0:
+            live = (~done).nonzero()[:, 0]
+            if len(live) == 0:
+                break
+            if len(live) <= 0.9 * len(rows):  # moving the others costs about one step: wait until it pays
+                cache.keep(live, longest + step)
+                rows, positions, done, chosen = rows[live], positions[live], done[live], chosen[live]
+        logits = model.decode(chosen, positions, cache, longest + step + 1)
+        positions = positions + 1
+
+    place = torch.arange(tokens.shape[1], device=device)
+    sampled = (place >= starts[:, None]) & (place < starts[:, None] + max_new_tokens)
+    ends = sampled & (tokens == eos) if eos is not None else torch.zeros_like(sampled)
+    finished = ends.any(1)
+    lengths = torch.where(finished, ends.int().argmax(1) + 1, starts + max_new_tokens)
+    T = int(lengths.max())
+    return Rollout(tokens[:, :T], starts, lengths, (sampled & (place < lengths[:, None]))[:, :T], logprobs[:, :T], finished)
+
+
+def collect(model, task, problems, config, generator=None):
+    """Sample `config.group_size` completions of every problem -> Rollout, rows of one problem next to each other."""
+    prompts = [task.tokenizer.encode(p.prompt) for p in problems]
+    rollout = generate(model, [p for p in prompts for _ in range(config.group_size)],
+                       config.max_new_tokens or task.max_new_tokens, config.temperature,
+                       eos=task.tokenizer.eos, pad=task.tokenizer.pad, generator=generator)
+    rollout.problems = [p for p in problems for _ in range(config.group_size)]
+    return rollout
+
+
+def score(model, tokens, temperature=1.0):
+    """The log-prob of every token given those before it, with a gradient, and the entropy of the choice it was made from.
+
+    tokens (B, T), not changed -> logprobs (B, T), entropies (B, T), float32, in nats; column 0 is 0, because nothing
+    predicts the first token. Divide by the temperature *before* the softmax: sampling did.
+    """
+    logits = model(tokens[:, :-1]) / temperature
+    logp = torch.log_softmax(logits, dim=-1)  # (B, T-1, V): about the token after, hence aligned with tokens[:, 1:]
+    logprobs = logp.gather(-1, tokens[:, 1:, None])[..., 0]
+    entropies = -(logp.exp() * logp).sum(-1)
+    zero = logprobs.new_zeros(len(tokens), 1)
+    return torch.cat((zero, logprobs), dim=1), torch.cat((zero, entropies), dim=1)

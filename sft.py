@@ -1,0 +1,104 @@
+"""The supervised warm start: imitate demonstrations, token by token.
+
+The idea. Reinforcement learning can only reward what the policy already does now and then. So the model first learns to
+imitate worked examples, which need not be good ones: it learns the language of the task, its arithmetic, and to explore.
+
+    loss = - 1/N  sum over completion tokens  log pi(y_t | x, y_<t)          N: completion tokens in the batch
+
+Read beside `grpo.py` this is a policy gradient in which somebody else's tokens all have advantage 1.
+
+The recipe:
+  1. draw problems of the training split and a demonstration for each (fresh ones for every step: nothing is stored);
+  2. join prompt, demonstration and EOS; the loss covers the demonstration and the EOS, never the prompt;
+  3. cut the batch into micro-batches of rows of similar length, so that little padding is computed;
+  4. step: Muon on the hidden matrices, AdamW on the rest; constant rate, then linearly down to zero.
+
+What is simplified: no packing of several examples into a row, no dropout, no weight decay.
+Source: the cold start of DeepSeek-R1 (arXiv:2501.12948, section 2.3.1); rate schedule: arXiv:2405.18392.
+"""
+import random
+import time
+from dataclasses import dataclass
+
+import torch
+
+from config import setting
+from model import make_optimizer
+from sample import score
+
+
+@dataclass
+class SFTConfig:
+    """warm start"""
+    sft_steps: int = setting(500, "optimizer steps of the warm start", low=1, high=10**7)
+    sft_batch: int = setting(128, "demonstrations per step", low=1, high=65536)
+    sft_micro_batch: int = setting(32, "demonstrations per forward pass; memory and speed only", low=1, high=65536)
+    sft_lr: float = setting(2e-3, "AdamW's rate (embedding, norms)", low=0.0, high=1.0)
+    sft_muon_lr: float = setting(0.02, "Muon's rate (hidden matrices); 0: AdamW does all", low=0.0, high=1.0)
+
+
+def demonstrations(task, size, rng, split="train"):
+    """Draw `size` demonstrations -> tokens (B, T) int64, padded on the right; mask (B, T) bool: completion and EOS."""
+    rows, starts = [], []
+    for _ in range(size):
+        problem = task.sample_problem(rng, split)
+        prompt = task.tokenizer.encode(problem.prompt)
+        rows.append(prompt + task.tokenizer.encode(task.demonstration(problem, rng)) + [task.tokenizer.eos])
+        starts.append(len(prompt))
+    longest = max(map(len, rows))
+    tokens = torch.tensor([row + [task.tokenizer.pad] * (longest - len(row)) for row in rows])
+    place, starts = torch.arange(longest), torch.tensor(starts)[:, None]
+    lengths = torch.tensor([len(row) for row in rows])[:, None]
+    return tokens, (place >= starts) & (place < lengths)
+
+
+def micro_batches(mask, size):
+    """Rows of similar length go together: mask (B, T) -> list of (rows (n,), length), n <= size.
+
+    >>> mask = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]).bool()
+    >>> [(rows.tolist(), length) for rows, length in micro_batches(mask, 2)]
+    [([0, 2], 4), ([1], 2)]
+    """
+    ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+    order = ends.argsort(descending=True, stable=True)
+    return [(rows, int(ends[rows[0]])) for rows in order.split(size)]
+
+
+def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0):
+    """One optimizer step on a batch -> its loss (a float, nats per token). The micro-batch size changes nothing else."""
+    optimizer.zero_grad()
+    total, N = 0.0, mask.sum()
+    for rows, length in micro_batches(mask, micro_batch):
+        logprobs, _ = score(model, tokens[rows, :length])
+        loss = -(logprobs * mask[rows, :length]).sum() / N
+        loss.backward()
+        total += loss.detach()
+    optimizer.step(schedule)
+    return float(total)
+
+
+def schedule(done):
+    """The share of the learning rate at a share `done` (0 to 1) of the training: constant, then linearly to zero.
+
+    >>> schedule(0.1), schedule(0.8), schedule(1.0)
+    (1.0, 0.5, 0.0)
+    """
+    return round(min(1.0, (1.0 - done) / 0.4), 12)
+
+
+def warm_start(model, task, config, seed, progress=iter, seconds=None):
+    """Train `model` in place on `config.sft_steps` batches of demonstrations -> list of losses, one a step.
+
+    Everything random comes from `seed`, and from nowhere else. `progress` wraps the range of steps (tqdm). With `seconds` the
+    clock takes the place of `sft_steps`: the same training, for as long as something else took.
+    """
+    rng, losses, started = random.Random(f"warm start {seed}"), [], time.time()
+    optimizer = make_optimizer(model, config.sft_lr, config.sft_muon_lr)
+    for step in progress(range(10**9 if seconds else config.sft_steps)):
+        done = (time.time() - started) / seconds if seconds else step / config.sft_steps
+        if done >= 1:
+            break
+        tokens, mask = demonstrations(task, config.sft_batch, rng)
+        losses.append(sft_step(model, optimizer, tokens.to(model.device), mask.to(model.device), config.sft_micro_batch,
+                               schedule(done)))
+    return losses

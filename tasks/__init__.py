@@ -1,0 +1,108 @@
+"""What a task is, and how to load one by name.
+
+A task draws problems, shows worked examples (good or bad ones: the warm start imitates them) and judges answers. It knows
+nothing about models. One file in this folder is one task; `load("countdown")` finds class `Countdown` in `countdown.py`.
+
+The split. Every problem has a canonical `key` (sorted numbers, target, ...): two ways of writing one problem share it. A
+stable hash of the key decides the split, 70 % train, 10 % val, 20 % test. Nothing is stored, nothing can overlap, and the
+split is the same on every machine, in every process, for every seed.
+"""
+import hashlib
+import importlib
+import pathlib
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+from config import InputError, from_flags
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question. `prompt` is what the model reads, `answer` what the rule compares with, `key` decides the split."""
+    prompt: str
+    answer: Any
+    key: tuple
+
+
+@lru_cache(maxsize=1 << 20)
+def split_of(key):
+    """key -> "train" | "val" | "test", the same in every process (Python's own `hash` of a string is not).
+
+    >>> [split_of(("demo", i)) for i in range(6)]
+    ['test', 'train', 'train', 'train', 'train', 'train']
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    return "train" if place < 0.7 else "val" if place < 0.8 else "test"
+
+
+class Task:
+    """The contract. A task fills in the attributes and the five methods below `sample_problem`."""
+    name: str                # as given to `load`
+    options: Any             # a dataclass of settings: what `load` was given, checked
+    tokenizer: Any           # tasks.tokenizer.Tokenizer
+    step_token: str          # the text of the token that ends one step of reasoning
+    max_prompt_tokens: int   # no prompt is longer
+    min_new_tokens: int      # the shortest complete answer, EOS included: a shorter limit makes the task impossible
+    max_new_tokens: int      # how long answers may get, EOS included; no demonstration is longer
+
+    def sample_problem(self, rng, split="train"):
+        """Draw from the task's distribution until the key falls into `split`. rng: random.Random."""
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"unknown split {split!r}: train, val or test")
+        while True:
+            problem = self.draw(rng)
+            if split_of(problem.key) == split:
+                return problem
+
+    def draw(self, rng):
+        """rng: random.Random -> Problem, of any split."""
+        raise NotImplementedError
+
+    def demonstration(self, problem, rng):
+        """-> str: a completion to imitate, without EOS. Honest in every step, but its answer may be wrong."""
+        raise NotImplementedError
+
+    def verify(self, problem, completion):
+        """-> bool: is the answer in `completion` (str, without EOS) right? Never raises, whatever the text."""
+        raise NotImplementedError
+
+    def canonical_answer(self, completion):
+        """-> hashable, equal for equal answers: what votes are counted on. None if there is no readable answer."""
+        raise NotImplementedError
+
+    def describe(self, problem, completion):
+        """-> dict of numbers that say *how* the completion reasoned (attempts, ...), for the metrics only."""
+        return {}
+
+    def blind_search(self, problems, attempts, seed=0, searches=64):
+        """How often a search without a model succeeds that makes `attempts` attempts on average; None if that means nothing."""
+        return None
+
+
+def names():
+    """The tasks there are: the files in this folder."""
+    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "tokenizer"))
+
+
+def task_class(name):
+    """name -> class: `iterated_squaring` -> `IteratedSquaring` in `tasks/iterated_squaring.py`. InputError if unknown."""
+    if name not in names():
+        raise InputError(f"--task {name}: there is no such task; choose one of {', '.join(names())}")
+    return getattr(importlib.import_module(f"tasks.{name}"), name.title().replace("_", ""))
+
+
+def load(name, **options):
+    """Load a task by name. Raises InputError (a ValueError) for an unknown name, option or value.
+
+    >>> load("countdown", numbers=3).name
+    'countdown'
+    """
+    cls = task_class(name)
+    unknown = set(options) - {f.name for f in fields(cls.Options)}
+    if unknown:
+        raise InputError(f"task {name} has no option {sorted(unknown)[0]!r}")
+    task = cls(from_flags(cls.Options, options))
+    task.name = name
+    return task

@@ -1,0 +1,459 @@
+"""Train a small GPT to reason: warm start, reinforcement learning, evaluation.
+
+    python train.py --algo grpo --task countdown          about 8 minutes on 2 CPU cores
+    python train.py --algo sft --task countdown           the warm start alone
+    python train.py --resume runs/grpo-countdown-0        go on after a stop, exactly where the last checkpoint was
+    python train.py --algo grpo --task countdown --help   every setting
+
+The recipe:
+  1. warm start: imitate demonstrations (sft.py); cached under runs/, so that the next algorithm starts at once;
+  2. measure the test split, before;
+  3. the loop: draw problems, let the algorithm collect samples, reward them by rule, let the algorithm update;
+  4. measure the test split, after, beside three rivals: blind search, the demonstrations themselves, more imitation.
+
+The seam. An algorithm is a class built from (policy, task, config) with `collect(problems) -> Rollout` and
+`update(rollout, rewards) -> metrics`, `behaviour` (the model that is sampled from) and a `state_dict`. The loop knows nothing
+else about it: its name stands in the table below, and nowhere else in this file.
+
+A run folder holds config.json, metrics.jsonl (one line a step), samples.txt (what the model writes, early and late),
+checkpoint.pt, summary.json and, where matplotlib is installed, curves.png.
+"""
+import hashlib
+import json
+import pathlib
+import random
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+import grpo
+import tasks
+from config import InputError, Parser, add_flags, flag, from_flags, setting
+from evaluate import evaluate, fixed_problems, pick_device
+from model import GPT, GPTConfig
+from rewards import RewardConfig, rule_rewards
+from sample import SamplingConfig, collect
+from sft import SFTConfig, warm_start
+from tasks.tokenizer import EOS
+
+ALGORITHMS = {"grpo": grpo.GRPO}  # "sft" is the warm start alone
+RUNS = pathlib.Path("runs")
+
+
+@dataclass
+class Config:
+    """run"""
+    seed: int = setting(0, "everything random follows from it", low=0, high=2**31 - 1)
+    out: str = setting("", "run folder; empty: runs/ALGO-TASK-SEED")
+    init: str = setting("", "start from this run or checkpoint instead of a warm start")
+    fresh: bool = setting(False, "make the warm start anew even if it is cached")
+    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    dtype: str = setting("float32", "what to compute in; weights and log-probs stay float32", choices=("float32", "bfloat16"))
+    n_layer: int = setting(3, "layers", low=1, high=100)
+    n_head: int = setting(4, "attention heads", low=1, high=100)
+    n_embd: int = setting(128, "width, a multiple of 2 * n_head", low=2, high=16384)
+    block_size: int = setting(0, "context length in tokens; 0: what the task needs", low=0, high=65536)
+    steps: int = setting(100, "steps of reinforcement learning", low=0, high=10**7)
+    token_budget: int = setting(0, "stop after this many sampled tokens; 0: no such limit", low=0, high=10**12)
+    eval_every: int = setting(10, "steps between looks at the val split; 0: never", low=0, high=10**7)
+    eval_problems: int = setting(64, "val problems per look", low=1, high=10**6)
+    test_problems: int = setting(500, "test problems before and after", low=1, high=10**6)
+    test_samples: int = setting(16, "samples per test problem", low=16, high=10**5)
+    checkpoint_every: int = setting(10, "steps between checkpoints", low=1, high=10**7)
+    baselines: bool = setting(False, "also train the warm start on for as long as RL took (doubles the time)")
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+
+def read_command_line(argv):
+    """argv -> (algo, task name, given: dict of values by name, resume: path or None). Exit status 2 on a bad flag."""
+    first = Parser(prog="train.py", add_help=False)
+    first.add_argument("--algo", default="grpo")
+    first.add_argument("--task", default="countdown")
+    first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
+    known, _ = first.parse_known_args(argv)
+    if known.algo not in ("sft", *ALGORITHMS):
+        raise InputError(f"--algo {known.algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
+    parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
+    for config_class in config_classes(known.algo, known.task).values():
+        add_flags(parser, config_class)
+    given = vars(parser.parse_args(argv))
+    algo, task, resume = (given.pop(name) for name in ("algo", "task", "resume"))
+    return algo, task, given, resume
+
+
+def config_classes(algo, task):
+    """The dataclasses that a command line is made from. "sft" samples like the others when it is evaluated."""
+    algorithm = ALGORITHMS[algo].Config if algo in ALGORITHMS else grpo.GRPOConfig
+    return {"loop": Config, "algorithm": algorithm, "options": tasks.task_class(task).Options,
+            "sft": SFTConfig, "rewards": RewardConfig}
+
+
+def configure(algo, task, given):
+    """Given values -> the checked configs by name."""
+    return {name: from_flags(config_class, given) for name, config_class in config_classes(algo, task).items()}
+
+
+def new_folder(out, name):
+    """The run folder, made now, so that a place that cannot be written to is known before the work begins."""
+    folder = pathlib.Path(out) if out else RUNS / name
+    number = 1
+    while not out and folder.exists():  # never write over an earlier run
+        number += 1
+        folder = RUNS / f"{name}-{number}"
+    if (folder / "config.json").exists():
+        raise InputError(f"--out {folder}: holds a run already; name another folder, or go on with --resume {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").touch()
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written to ({error.strerror})")
+    return folder
+
+
+def check_sizes(task, loop, max_new_tokens):
+    """-> block_size. InputError if the context is too short for the task, or the width does not fit the heads."""
+    if loop.n_embd % (2 * loop.n_head):
+        raise InputError(f"--n-embd {loop.n_embd}: must be a multiple of 2 * --n-head = {2 * loop.n_head}")
+    if 0 < max_new_tokens < task.min_new_tokens:
+        raise InputError(f"--max-new-tokens {max_new_tokens}: too short for {task.name}, whose answers need {task.min_new_tokens}")
+    needed = task.max_prompt_tokens + max(max_new_tokens, task.max_new_tokens)
+    if 0 < loop.block_size < needed:
+        raise InputError(f"--block-size {loop.block_size}: too short for {task.name}, which needs {needed} "
+                         f"(prompts {task.max_prompt_tokens}, completions {needed - task.max_prompt_tokens})")
+    return loop.block_size or needed
+
+
+# -------------------------------------------------------------------------------------------------------- warm start
+
+def new_model(task, loop, block_size, device):
+    torch.manual_seed(loop.seed)  # the same weights on every device: they are drawn on the CPU
+    model = GPT(GPTConfig(task.tokenizer.n_vocab, block_size, loop.n_layer, loop.n_head, loop.n_embd)).to(device)
+    model.compute_dtype = getattr(torch, loop.dtype)
+    return model
+
+
+def init_from(path, model, task):
+    """Load weights from a run or checkpoint into `model`, if vocabulary and shape agree; InputError if not."""
+    other, other_task, _ = checkpoint.load_run(path)
+    if other_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
+        raise InputError(f"--init {path}: its vocabulary is that of task {other_task.name}, not of {task.name}")
+    for name in ("n_layer", "n_head", "n_embd"):
+        theirs, ours = getattr(other.config, name), getattr(model.config, name)
+        if theirs != ours:
+            raise InputError(f"--init {path}: has {name} {theirs}, this run {ours}; add {flag(name)} {theirs}")
+    model.load_state_dict(other.state_dict())
+
+
+def warm_start_path(task, configs, model):
+    """Where the warm start is cached: a folder named by a hash of everything that determines it, our own code included."""
+    here = pathlib.Path(__file__).parent
+    code = [here / name for name in ("model.py", "sample.py", "sft.py", "rewards.py", "tasks/__init__.py", "tasks/tokenizer.py",
+                                     f"tasks/{task.name}.py")]
+    loop = configs["loop"]
+    determines = [task.name, asdict(task.options), asdict(model.config), asdict(configs["sft"]), loop.seed, loop.dtype,
+                  model.device.type, torch.__version__, [hashlib.sha256(f.read_bytes()).hexdigest() for f in code]]
+    return RUNS / f"warm-{task.name}-{hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:12]}"
+
+
+def make_warm_start(model, task, configs):
+    """Bring `model` to its warm start: from --init, from the cache, or by training. -> (where it lies, seconds it took)."""
+    loop = configs["loop"]
+    if loop.init:
+        init_from(loop.init, model, task)
+        return loop.init, 0.0
+    folder = warm_start_path(task, configs, model)
+    if (folder / "checkpoint.pt").exists() and not loop.fresh:
+        content = checkpoint.load(folder)
+        model.load_state_dict(content["model"])
+        print(f"warm start: {folder} (made earlier in {content['seconds']:.0f} s)")
+        return str(folder), content["seconds"]
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    losses = warm_start(model, task, configs["sft"], loop.seed,
+                        lambda steps: tqdm(steps, desc="warm start", unit="step", dynamic_ncols=True))
+    seconds = time.time() - started
+    checkpoint.save(folder / "checkpoint.pt", model, task, {"algo": "sft", "task": task.name, "max_new_tokens": 0},
+                    seconds=seconds, losses=losses)
+    print(f"warm start: loss {sum(losses[-20:]) / len(losses[-20:]):.3f} nats per token after {seconds:.0f} s, kept in {folder}")
+    return str(folder), seconds
+
+
+# --------------------------------------------------------------------------------------------------------- one run
+
+class Run:
+    """One run: the pieces, the loop and the files it leaves."""
+
+    def __init__(self, folder, algo, task_name, configs):
+        self.folder, self.algo, self.configs = folder, algo, configs
+        self.loop = loop = configs["loop"]
+        self.task = task = tasks.load(task_name, **asdict(configs["options"]))
+        self.max_new_tokens = configs["algorithm"].max_new_tokens
+        self.device = pick_device(loop.device)
+        self.policy = new_model(task, loop, check_sizes(task, loop, self.max_new_tokens), self.device)
+        self.step, self.tokens, self.updates = 0, 0, 0
+        self.seconds = {"warm_start": 0.0, "rl": 0.0, "evaluation": 0.0}
+        self.before = None
+        self.stop_asked = False
+
+    def start_algorithm(self):
+        """Build the algorithm on the warm start, and the random states of the loop. Each phase has its own."""
+        seed = self.loop.seed
+        self.rng = random.Random(f"problems {seed}")
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(seed)
+        if self.algo in ALGORITHMS:
+            self.algorithm = ALGORITHMS[self.algo](self.policy, self.task, self.configs["algorithm"], self.generator)
+
+    def config_dict(self):
+        values = {name: value for config in self.configs.values() for name, value in asdict(config).items()}
+        return {"algo": self.algo, "task": self.task.name, **values}
+
+    # ---- files
+
+    def save(self):
+        state = {"step": self.step, "tokens": self.tokens, "updates": self.updates, "seconds": self.seconds,
+                 "before": self.before, "warm_start": self.warm_start, "rng": self.rng.getstate(),
+                 "generator": self.generator.get_state(), "torch_rng": torch.get_rng_state()}
+        more = {"algorithm": self.algorithm.state_dict()} if self.algo in ALGORITHMS else {}
+        checkpoint.save(self.folder / "checkpoint.pt", self.policy, self.task, self.config_dict(), state=state, **more)
+
+    def restore(self):
+        """Go back to the last checkpoint, and cut the log back to it. False if the run was stopped before its first one."""
+        if not (self.folder / "checkpoint.pt").exists():
+            return False
+        content = checkpoint.load(self.folder)
+        state = content["state"]
+        self.policy.load_state_dict(content["model"])
+        self.start_algorithm()
+        if self.algo in ALGORITHMS:
+            self.algorithm.load_state_dict(content["algorithm"])
+        for name in ("step", "tokens", "updates", "seconds", "before", "warm_start"):
+            setattr(self, name, state[name])
+        version, internal, gauss = state["rng"]
+        self.rng.setstate((version, tuple(internal), gauss))
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()[:self.step]
+        self.write("metrics.jsonl", "".join(line + "\n" for line in lines))
+        text = (self.folder / "samples.txt").read_text()
+        pages = text.split("=== ")[1:]
+        self.write("samples.txt", "".join("=== " + p for p in pages if int(p.split()[1]) <= self.step))
+        return True
+
+    def write(self, name, text):
+        checkpoint.write_aside(self.folder / name, lambda file: file.write(text.encode()))
+
+    def append(self, name, text):
+        with open(self.folder / name, "a") as file:
+            file.write(text)
+
+    # ---- looking at the policy
+
+    def measure(self, split, count, n):
+        started = time.time()
+        result = evaluate(self.policy, self.task, fixed_problems(self.task, split, count), n, (1, 8), self.max_new_tokens)
+        self.seconds["evaluation"] += time.time() - started
+        return result
+
+    def blind_search(self, split, count, result, searches=64):
+        return self.task.blind_search(fixed_problems(self.task, split, count), result.get("attempts", 0), searches=searches)
+
+    def samples(self):
+        """Write what the policy says to the same three val problems to samples.txt, and return it."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        rollout = collect(self.policy, self.task, fixed_problems(self.task, "val", 3),
+                          SamplingConfig(group_size=1, max_new_tokens=self.max_new_tokens), generator)
+        texts, done = rollout.completions(self.task.tokenizer), rollout.finished.tolist()
+        rewards, _ = rule_rewards(self.task, rollout.problems, texts, done, self.configs["rewards"])
+        page = f"=== step {self.step}\n" + "".join(
+            f"{problem.prompt}{text}{EOS if ended else ' (cut off)'}\n--- reward {reward:g}\n"
+            for problem, text, ended, reward in zip(rollout.problems, texts, done, rewards.tolist()))
+        path = self.folder / "samples.txt"
+        if not path.exists() or page not in path.read_text():
+            self.append("samples.txt", page)
+        return page
+
+    # ---- the loop
+
+    def train(self):
+        """Steps until `steps` or the token budget is reached. -> False if it was interrupted (and saved)."""
+        bar = tqdm(total=self.loop.steps, initial=self.step, desc=self.algo, unit="step", dynamic_ncols=True)
+        first = self.step
+        while self.step < self.loop.steps and not 0 < self.loop.token_budget <= self.tokens:
+            line = self.train_step()
+            if self.loop.eval_every and self.step % self.loop.eval_every == 0:
+                result = self.measure("val", self.loop.eval_problems, 8)
+                line |= {f"val_{name}": value for name, value in result.items() if not name.endswith("_se")}
+                line["val_blind_search"] = self.blind_search("val", self.loop.eval_problems, result, searches=16)
+                self.samples()
+            self.append("metrics.jsonl", json.dumps(line) + "\n")
+            bar.update()
+            bar.set_postfix(accuracy=f"{line['accuracy']:.2f}", length=f"{line['length']:.0f}", entropy=f"{line['entropy']:.2f}")
+            if self.step == first + 3:
+                left = (self.loop.steps - self.step) * line["seconds"]
+                tqdm.write(f"about {left / 60:.1f} minutes of reinforcement learning are left; "
+                           f"{line['tokens_per_second']:,.0f} tokens/s in sampling and training together")
+            if self.step % self.loop.checkpoint_every == 0 or self.stop_asked:
+                self.save()
+            if self.stop_asked:
+                bar.close()
+                return False
+        bar.close()
+        return True
+
+    def train_step(self):
+        """Collect, reward, update, and everything that is logged about it."""
+        started = time.time()
+        prompts = self.algorithm.config.prompts
+        rollout = self.algorithm.collect([self.task.sample_problem(self.rng, "train") for _ in range(prompts)])
+        texts = rollout.completions(self.task.tokenizer)
+        rewards, accuracy = rule_rewards(self.task, rollout.problems, texts, rollout.finished.tolist(), self.configs["rewards"])
+        metrics = self.algorithm.update(rollout, rewards)
+        seconds = time.time() - started
+        self.step += 1
+        self.tokens += rollout.sampled_tokens
+        self.updates += metrics.pop("updates")
+        self.seconds["rl"] += seconds
+        if self.step == 1 and "max_log_ratio" in metrics:
+            tqdm.write(f"stored against recomputed log-probs before the first update: max difference {metrics['max_log_ratio']:.1e}")
+        described = [self.task.describe(problem, text) for problem, text in zip(rollout.problems, texts)]
+        return {"step": self.step, "reward": float(rewards.mean()), "accuracy": float(accuracy.mean()),
+                "finished": float(rollout.finished.float().mean()), "length": rollout.sampled_tokens / len(texts),
+                **{name: sum(d[name] for d in described) / len(described) for name in described[0]},
+                # -log pi of what was sampled is an unbiased estimate of the policy's entropy, and costs nothing.
+                "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), **metrics,
+                "updates": self.updates, "tokens": self.tokens, "tokens_per_second": rollout.sampled_tokens / seconds,
+                "seconds": seconds}
+
+    # ---- the end
+
+    def finish(self):
+        """Measure the test split again, put the rivals beside it, and write summary.json and the curves."""
+        loop, after = self.loop, self.before
+        if self.step:
+            after = self.measure("test", loop.test_problems, loop.test_samples)
+        problems, rng = fixed_problems(self.task, "test", loop.test_problems), random.Random("demonstrations")
+        right = [self.task.verify(p, self.task.demonstration(p, rng)) for p in problems for _ in range(8)]
+        baselines = {"blind_search": self.blind_search("test", loop.test_problems, after),
+                     "demonstrations": sum(right) / len(right), "more_sft": None}
+        if loop.baselines and self.step:
+            baselines["more_sft"] = self.more_sft()["pass@1"]
+        summary = {"before": self.before, "after": after, "baselines": baselines,
+                   "seconds": self.seconds | {"total": sum(self.seconds.values())},
+                   "steps": self.step, "tokens": self.tokens, "updates": self.updates, "warm_start": self.warm_start}
+        self.write("summary.json", json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def more_sft(self):
+        """The rival of all reinforcement learning: imitation, for as many seconds more as RL took."""
+        model = new_model(self.task, self.loop, self.policy.config.block_size, self.device)
+        init_from(self.warm_start, model, self.task)
+        print(f"baseline: {self.seconds['rl']:.0f} s more of imitation", flush=True)
+        warm_start(model, self.task, self.configs["sft"], f"{self.loop.seed} more", seconds=self.seconds["rl"])
+        return evaluate(model, self.task, fixed_problems(self.task, "test", self.loop.test_problems), self.loop.test_samples,
+                        (1, 8), self.max_new_tokens)
+
+
+def expected_memory(run):
+    """Bytes a run will need at its largest: a sum of the tensors that are alive together, and torch itself."""
+    c, a = run.policy.config, run.configs["algorithm"]
+    weights = sum(p.numel() for p in run.policy.parameters()) * 4 * 5  # weights, gradients, two moments, the reference
+    rows, length = a.prompts * a.group_size, c.block_size
+    cache = 2 * c.n_layer * rows * length * c.n_embd * (2 if run.loop.dtype == "bfloat16" else 4)
+    scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
+    forward = max(a.micro_batch, run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
+    return weights + cache + max(scratch, forward) + 300e6
+
+
+def report(summary):
+    """The summary as a few lines to read."""
+    before, after, rivals = summary["before"], summary["after"], summary["baselines"]
+    names = [n for n in ("greedy", "pass@1", "pass@8", "length", "attempts", "chain") if n in after]
+    lines = ["test split    " + "".join(f"{n:>10}" for n in names)]
+    for title, result in (("warm start", before), ("after RL", after)):
+        lines.append(f"{title:<14}" + "".join(f"{result[n]:>10.3f}" if result[n] < 2 else f"{result[n]:>10.1f}" for n in names))
+    for name, title in (("blind_search", "blind search with as many attempts"), ("demonstrations", "the demonstrations themselves"),
+                        ("more_sft", "the warm start trained on for as long as RL took")):
+        if rivals[name] is not None:
+            lines.append(f"{rivals[name]:>24.3f}    {title}")
+    seconds = summary["seconds"]
+    lines.append(f"seconds: warm start {seconds['warm_start']:.0f}, RL {seconds['rl']:.0f}, evaluation {seconds['evaluation']:.0f}")
+    return "\n".join(lines)
+
+
+def start(argv):
+    """The command line -> a Run that is ready for its first step, or for the step after its last checkpoint."""
+    algo, task_name, given, resume = read_command_line(argv)
+    if resume:
+        folder = pathlib.Path(resume)
+        if not (folder / "config.json").is_file():
+            raise InputError(f"--resume {folder}: there is no run in this folder")
+        stored = json.loads((folder / "config.json").read_text())
+        changed = set(given) - {"steps", "token_budget"}
+        if changed:
+            raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
+        algo, task_name, given = stored.pop("algo"), stored.pop("task"), stored | given
+    run_configs = configure(algo, task_name, given)
+    if not resume:
+        tasks.load(task_name, **asdict(run_configs["options"]))  # what cannot be used is said before a folder is made
+    run = Run(None, algo, task_name, run_configs)
+    if not resume:
+        if run.loop.init:
+            init_from(run.loop.init, run.policy, run.task)
+        folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}")
+    run.folder = folder
+    run.write("config.json", json.dumps(run.config_dict(), indent=2) + "\n")
+    parameters = sum(p.numel() for p in run.policy.parameters())
+    print(f"{folder}: {algo} on {task_name}, {parameters:,} parameters, {run.device}, {run.loop.dtype}, "
+          f"about {expected_memory(run) / 1e9:.1f} GB of memory")
+    if resume and run.restore():
+        print(f"resumed after step {run.step}")
+        return run
+    run.warm_start, run.seconds["warm_start"] = make_warm_start(run.policy, run.task, run_configs)
+    run.start_algorithm()
+    run.before = run.measure("test", run.loop.test_problems, run.loop.test_samples)
+    run.first_samples = run.samples()
+    run.save()
+    return run
+
+
+def main(argv=None):
+    run = start(argv)
+    print(f"\nwhat the warm start writes:\n{(run.folder / 'samples.txt').read_text().split('=== ')[1].partition(chr(10))[2]}")
+
+    def stop(*_):  # Ctrl-C: finish the step, save, say how to go on; a second Ctrl-C ends at once
+        run.stop_asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    completed = run.algo not in ALGORITHMS or run.train()
+    signal.signal(signal.SIGINT, previous)
+    if not completed:
+        print(f"stopped and saved after step {run.step}; go on with: python train.py --resume {run.folder}")
+        return None
+    run.save()
+    if run.step:
+        print(f"\nwhat the policy writes after step {run.step}:\n{run.samples().partition(chr(10))[2]}")
+    summary = run.finish()
+    print(report(summary))
+    if (run.folder / "metrics.jsonl").stat().st_size:
+        try:
+            import plot
+            plot.curves(run.folder)
+        except ModuleNotFoundError:
+            print("(no curves.png: matplotlib is not installed)")
+    print(f"everything is in {run.folder}; pass@k at other k: python evaluate.py {run.folder} --k 1,8,64")
+    return summary
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
