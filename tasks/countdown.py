@@ -3,14 +3,14 @@
 A problem, and a demonstration of it:
 
     Use 3, 5, 7 to make 22.
-    <think>7 - 5 = 2, 2 * 3 = 6, failed
-    5 + 7 = 12, 12 + 3 = 15, failed
+    <think>7 - 5 = 2, 3 * 2 = 6, failed
+    7 + 5 = 12, 12 + 3 = 15, failed
     5 * 3 = 15, 15 + 7 = 22, found
     </think><answer>(5 * 3) + 7</answer>
 
 Thinking is a list of attempts. An attempt takes two of the numbers, replaces them by their result, and goes on until one
 number is left; then it is marked `found` or `failed`. Every number up to 99 is one token, and so are "Use ", " + ", ", ",
-"failed\\n" and the like: the demonstration above is 53 tokens.
+"failed\n" and the like: the demonstration above is 50 tokens.
 
 Legal steps write the larger number first and stay within the tokens: a result is a whole number from 0 to 99, a division
 leaves no remainder. The judge does
