@@ -15,13 +15,15 @@ often continues exactly like one that is never looked at. Tuning looks at `val`;
 Source of the figure that matters most, pass@1 before and after beside pass@k at large k: arXiv:2504.13837.
 """
 import random
+import re
 import sys
+from dataclasses import dataclass
 from math import comb
 
 import torch
 
 import checkpoint
-from config import InputError, Parser
+from config import InputError, Parser, add_flags, from_flags, setting
 from sample import SamplingConfig, collect
 
 
@@ -80,35 +82,39 @@ def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperatur
     return result
 
 
+@dataclass
+class EvaluateConfig:
+    """evaluation"""
+    k: str = setting("1,8", "which pass@k, whole numbers with commas between them")
+    problems: int = setting(500, "how many", low=1, high=10**7)
+    samples: int = setting(0, "per problem; 0: the largest k, at least 16", low=0, high=10**6)
+    split: str = setting("test", "which problems; tune on val, never on test", choices=("train", "val", "test"))
+    temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
+    seed: int = setting(0, "of the samples; the problems are always the same", low=0, high=2**31 - 1)
+    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+
+
 def main(argv=None):
-    parser = Parser(prog="evaluate.py", description="pass@k of one or more runs on the same problems")
+    parser = Parser(prog="evaluate.py", description="pass@k of one or more runs on the same problems.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders or checkpoint files")
-    parser.add_argument("--k", default="1,8", help="comma-separated")
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--samples", type=int, default=0, help="per problem; 0: the largest k, at least 16")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    args = parser.parse_args(argv)
-    try:
-        ks = sorted({int(k) for k in args.k.split(",")})
-    except ValueError:
-        raise InputError(f"--k {args.k}: must be whole numbers with commas between them, like 1,8,64")
-    n = args.samples or max(16, ks[-1])
-    if ks[0] < 1 or n < ks[-1]:
-        raise InputError(f"--k {args.k}: every k must lie between 1 and --samples {n}")
-    if args.problems < 1 or not 0 < args.temperature <= 10:
-        raise InputError("--problems must be at least 1, --temperature above 0 and at most 10")
-    loaded = [checkpoint.load_run(run, pick_device(args.device)) for run in args.runs]  # all are checked before the work begins
-    print(f"{args.problems} {args.split} problems, {n} samples each, temperature {args.temperature:g}; "
-          f"± is one standard error over the problems\n")
-    for run, (model, task, config) in zip(args.runs, loaded):
-        result = evaluate(model, task, fixed_problems(task, args.split, args.problems), n, ks,
-                          config.get("max_new_tokens", 0), args.temperature, args.seed)
-        shown = [f"greedy {result['greedy']:.3f}"] + [f"pass@{k} {result[f'pass@{k}']:.3f} ±{result[f'pass@{k}_se']:.3f}" for k in ks]
+    add_flags(parser, EvaluateConfig)
+    given = vars(parser.parse_args(argv))
+    config = from_flags(EvaluateConfig, given)
+    if not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", config.k):
+        raise InputError(f"--k {config.k}: must be whole numbers from 1 with commas between them, like 1,8,64")
+    ks = sorted({int(k) for k in config.k.split(",")})
+    n = config.samples or max(16, ks[-1])
+    if n < ks[-1]:
+        raise InputError(f"--k {config.k}: no k can be larger than --samples {n}")
+    loaded = [checkpoint.load_run(run, pick_device(config.device)) for run in given["runs"]]  # all, before the work begins
+    print(f"{config.problems} {config.split} problems, {n} samples each, temperature {config.temperature:g}; "
+          f"± is one standard error over the problems")
+    for run, (model, task, trained) in zip(given["runs"], loaded):
+        result = evaluate(model, task, fixed_problems(task, config.split, config.problems), n, ks,
+                          trained.get("max_new_tokens", 0), config.temperature, config.seed)
+        shown = [f"pass@{k} {result[f'pass@{k}']:.3f} ±{result[f'pass@{k}_se']:.3f}" for k in ks]
         rest = [f"{name} {value:.2f}" for name, value in result.items() if "pass@" not in name and name != "greedy"]
-        print(f"{run}  ({task.name})\n  " + "  ".join(shown) + "\n  " + "  ".join(rest), flush=True)
+        print(f"\n{run}  ({task.name})\n  greedy {result['greedy']:.3f}  {'  '.join(shown)}\n  {'  '.join(rest)}", flush=True)
 
 
 def pick_device(name):

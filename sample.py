@@ -53,8 +53,8 @@ class Rollout:
 @dataclass
 class SamplingConfig:
     """sampling"""
-    prompts: int = setting(32, "problems per step", low=1, high=65536)
-    group_size: int = setting(16, "samples per problem", low=1, high=65536)
+    prompts: int = setting(64, "problems per step", low=1, high=65536)
+    group_size: int = setting(8, "samples per problem", low=1, high=65536)
     temperature: float = setting(1.0, "sampling temperature; 0 is greedy", low=0.0, high=10.0)
     max_new_tokens: int = setting(0, "longest completion; 0: what the task suggests", low=0, high=65536)
 
@@ -70,6 +70,8 @@ def _cache_for(model, batch, length):
         batch, length = max(batch, cache.batch if cache else 0), max(length, cache.length if cache else 0)
         _cache.pop(key, None)  # free the old one first
         cache = _cache[key] = KVCache(c, batch, length, model.device, model.compute_dtype)
+    for buffer in cache.keys + cache.values:  # masked keys count for nothing, unless a broken model left a nan: 0 * nan is nan
+        buffer[:batch, :, :length].zero_()
     return cache
 
 
@@ -164,3 +166,14 @@ def score(model, tokens, temperature=1.0):
     entropies = -(logp.exp() * logp).sum(-1)
     zero = logprobs.new_zeros(len(tokens), 1)
     return torch.cat((zero, logprobs), dim=1), torch.cat((zero, entropies), dim=1)
+
+
+@torch.no_grad()
+def largest_log_ratio(model, rollout, temperature=1.0, batch=64):
+    """The largest |stored - recomputed| log-prob over a rollout's sampled tokens, a float. Before the first update it must be
+    rounding, below 1e-4 in float32: otherwise what is trained is not what was sampled."""
+    worst = 0.0
+    for rows in torch.arange(len(rollout.tokens)).split(batch):
+        logprobs, _ = score(model, rollout.tokens[rows], temperature)
+        worst = max(worst, float(((logprobs - rollout.logprobs[rows]) * rollout.mask[rows]).abs().max()))
+    return worst

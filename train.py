@@ -37,7 +37,7 @@ from config import InputError, Parser, add_flags, flag, from_flags, setting
 from evaluate import evaluate, fixed_problems, pick_device
 from model import GPT, GPTConfig
 from rewards import RewardConfig, rule_rewards
-from sample import SamplingConfig, collect
+from sample import SamplingConfig, collect, largest_log_ratio
 from sft import SFTConfig, warm_start
 from tasks.tokenizer import EOS
 
@@ -58,13 +58,13 @@ class Config:
     n_head: int = setting(4, "attention heads", low=1, high=100)
     n_embd: int = setting(128, "width, a multiple of 2 * n_head", low=2, high=16384)
     block_size: int = setting(0, "context length in tokens; 0: what the task needs", low=0, high=65536)
-    steps: int = setting(100, "steps of reinforcement learning", low=0, high=10**7)
+    steps: int = setting(200, "steps of reinforcement learning", low=0, high=10**7)
     token_budget: int = setting(0, "stop after this many sampled tokens; 0: no such limit", low=0, high=10**12)
-    eval_every: int = setting(10, "steps between looks at the val split; 0: never", low=0, high=10**7)
+    eval_every: int = setting(20, "steps between looks at the val split; 0: never", low=0, high=10**7)
     eval_problems: int = setting(64, "val problems per look", low=1, high=10**6)
     test_problems: int = setting(500, "test problems before and after", low=1, high=10**6)
     test_samples: int = setting(16, "samples per test problem", low=16, high=10**5)
-    checkpoint_every: int = setting(10, "steps between checkpoints", low=1, high=10**7)
+    checkpoint_every: int = setting(20, "steps between checkpoints", low=1, high=10**7)
     baselines: bool = setting(False, "also train the warm start on for as long as RL took (doubles the time)")
 
 
@@ -314,14 +314,15 @@ class Run:
         rollout = self.algorithm.collect([self.task.sample_problem(self.rng, "train") for _ in range(prompts)])
         texts = rollout.completions(self.task.tokenizer)
         rewards, accuracy = rule_rewards(self.task, rollout.problems, texts, rollout.finished.tolist(), self.configs["rewards"])
+        if self.step == 0:
+            worst = largest_log_ratio(self.algorithm.behaviour, rollout, self.algorithm.config.temperature)
+            tqdm.write(f"stored against recomputed log-probs before the first update: largest difference {worst:.1e}")
         metrics = self.algorithm.update(rollout, rewards)
         seconds = time.time() - started
         self.step += 1
         self.tokens += rollout.sampled_tokens
         self.updates += metrics.pop("updates")
         self.seconds["rl"] += seconds
-        if self.step == 1 and "max_log_ratio" in metrics:
-            tqdm.write(f"stored against recomputed log-probs before the first update: max difference {metrics['max_log_ratio']:.1e}")
         described = [self.task.describe(problem, text) for problem, text in zip(rollout.problems, texts)]
         return {"step": self.step, "reward": float(rewards.mean()), "accuracy": float(accuracy.mean()),
                 "finished": float(rollout.finished.float().mean()), "length": rollout.sampled_tokens / len(texts),
@@ -387,14 +388,23 @@ def report(summary):
     return "\n".join(lines)
 
 
+def read_config(folder):
+    """The config.json of a run folder -> dict. InputError if there is none, or it is not one of ours."""
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+        if stored["algo"] in ("sft", *ALGORITHMS) and stored["task"] in tasks.names():
+            return stored
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise InputError(f"--resume {folder}: there is no run of this project in this folder")
+
+
 def start(argv):
     """The command line -> a Run that is ready for its first step, or for the step after its last checkpoint."""
     algo, task_name, given, resume = read_command_line(argv)
     if resume:
         folder = pathlib.Path(resume)
-        if not (folder / "config.json").is_file():
-            raise InputError(f"--resume {folder}: there is no run in this folder")
-        stored = json.loads((folder / "config.json").read_text())
+        stored = read_config(folder)
         changed = set(given) - {"steps", "token_budget"}
         if changed:
             raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
@@ -432,8 +442,10 @@ def main(argv=None):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     previous = signal.signal(signal.SIGINT, stop)
-    completed = run.algo not in ALGORITHMS or run.train()
-    signal.signal(signal.SIGINT, previous)
+    try:
+        completed = run.algo not in ALGORITHMS or run.train()
+    finally:
+        signal.signal(signal.SIGINT, previous)
     if not completed:
         print(f"stopped and saved after step {run.step}; go on with: python train.py --resume {run.folder}")
         return None

@@ -83,7 +83,8 @@ class Task:
 
 def names():
     """The tasks there are: the files in this folder."""
-    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "tokenizer"))
+    files = [path for folder in __path__ for path in pathlib.Path(folder).glob("*.py")]
+    return sorted(path.stem for path in files if path.stem not in ("__init__", "tokenizer", "serial"))
 
 
 def task_class(name):

@@ -41,7 +41,7 @@ class CountdownOptions:
     targets: str = setting("expression", "'expression': the result of a random attempt, as in the public data sets; "
                            "'reachable': uniform over all values that can be reached, harder", choices=("expression", "reachable"))
     attempts: int = setting(3, "a demonstration holds at most this many attempts", low=1, high=20)
-    expert_share: float = setting(0.5, "how often the last attempt of a demonstration is a planted solution", low=0.0, high=1.0)
+    expert_share: float = setting(0.35, "how often the last attempt of a demonstration is a planted solution", low=0.0, high=1.0)
     cot: str = setting("on", "'off': demonstrations answer with their last attempt and show no thinking", choices=("on", "off"))
 
 

@@ -1,0 +1,178 @@
+"""The GPT: causal, positional, and the same whether it reads everything at once or token by token."""
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model import GPT, GPTConfig, KVCache, make_optimizer, rotate
+from toys import tiny_gpt
+
+
+def random_tokens(B, T, vocab_size=12, seed=0):
+    return torch.randint(vocab_size, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def test_logits_are_float32_and_one_row_of_them_belongs_to_each_token():
+    logits = tiny_gpt()(random_tokens(3, 7))
+    assert logits.shape == (3, 7, 12) and logits.dtype == torch.float32
+
+
+def test_a_token_changes_no_logits_before_it():
+    model, tokens = tiny_gpt(), random_tokens(1, 10)
+    changed = tokens.clone()
+    changed[0, 6] = (changed[0, 6] + 1) % 12
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :6], after[:, :6]) and not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+def test_the_order_of_tokens_matters():
+    """Without positions, one layer of attention would see a bag of words."""
+    model = tiny_gpt()
+    model.blocks = model.blocks[:1]
+    a, b = model(torch.tensor([[1, 2, 3]]))[0, -1], model(torch.tensor([[2, 1, 3]]))[0, -1]
+    assert not torch.allclose(a, b, atol=1e-2)
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    turn = tiny_gpt().turn  # (block_size, D/2)
+    q, k = torch.randn(2, 1, 1, 1, 16).unbind()
+    score = lambda i, j: (rotate(q, turn[i:i + 1, None]) * rotate(k, turn[j:j + 1, None])).sum()
+    assert torch.allclose(score(5, 2), score(20, 17), atol=1e-4) and torch.allclose(score(3, 3), (q * k).sum(), atol=1e-4)
+    assert not torch.allclose(score(5, 2), score(5, 3), atol=1e-3)
+
+
+def test_a_new_model_knows_nothing():
+    """Its loss is that of guessing: ln V."""
+    tokens = random_tokens(8, 16)
+    loss = F.cross_entropy(tiny_gpt(scale=1.0)(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    assert loss.item() == pytest.approx(math.log(12), abs=0.05)
+
+
+def test_every_weight_gets_a_gradient():
+    model = tiny_gpt()
+    torch.log_softmax(model(random_tokens(2, 8)), -1)[..., 3].sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_the_embedding_is_tied_and_nothing_has_a_bias():
+    names = [name for name, _ in tiny_gpt().named_parameters()]
+    assert not any("bias" in name or "head" in name for name in names)
+    assert sum(tuple(p.shape) == (12, 32) for p in tiny_gpt().parameters()) == 1
+
+
+def test_sizes_that_do_not_fit_are_an_error():
+    with pytest.raises(ValueError, match="multiple of 2"):
+        GPT(GPTConfig(12, 24, n_head=4, n_embd=36))
+    with pytest.raises(ValueError, match="block_size 24"):
+        tiny_gpt()(random_tokens(1, 25))
+
+
+# ---- cached decoding
+
+def read_step_by_step(model, tokens, starts, cache, until):
+    """Feed the given rows through prefill and decode; yield (step, logits (B, V)). Row i has a prompt of starts[i] tokens."""
+    longest = int(starts.max())
+    prompts = tokens[:, :longest].clone()
+    prompts[torch.arange(longest) >= starts[:, None]] = 0  # right padding
+    yield 0, model.prefill(prompts, starts, cache)
+    for step in range(until):
+        positions, rows = starts + step, torch.arange(len(tokens))
+        yield step + 1, model.decode(tokens[rows, positions], positions, cache, longest + step + 1)
+
+
+@pytest.mark.parametrize("starts", [(4, 4, 4), (1, 6, 3)], ids=["equal prompts", "mixed prompts"])
+@torch.no_grad()
+def test_cached_decoding_equals_the_full_forward_at_every_step(starts):
+    """Trap 22, up to the last position of the block. The cache is dirty and too large, as it is after an earlier call."""
+    model, tokens, starts = tiny_gpt(), random_tokens(3, 24), torch.tensor(starts)
+    full = model(tokens)
+    cache = KVCache(model.config, 5, 40, "cpu", torch.float32)
+    for buffer in cache.keys + cache.values:
+        buffer.normal_(std=10)
+    steps = 24 - int(starts.max())
+    for step, logits in read_step_by_step(model, tokens, starts, cache, steps):
+        torch.testing.assert_close(logits, full[torch.arange(3), starts + step - 1], atol=1e-4, rtol=0)
+    assert int(starts.max()) + step == 24  # the longest row has been read to the end of the block
+
+
+@torch.no_grad()
+def test_cached_decoding_goes_on_rightly_after_rows_have_left():
+    """Trap 22: rows 0 and 2 leave after three steps, and the others move up."""
+    model, tokens, starts = tiny_gpt(), random_tokens(5, 24), torch.tensor([2, 6, 1, 4, 3])
+    full, cache = model(tokens), KVCache(model.config, 5, 24, "cpu", torch.float32)
+    for step, _ in read_step_by_step(model, tokens, starts, cache, 3):
+        pass
+    live = torch.tensor([1, 3, 4])
+    cache.keep(live, 6 + step)
+    for step in range(3, 18):
+        positions = starts[live] + step
+        logits = model.decode(tokens[live, positions], positions, cache, 6 + step + 1)
+        torch.testing.assert_close(logits, full[live, positions], atol=1e-4, rtol=0)
+    assert positions.max() == 23
+
+
+@torch.no_grad()
+def test_low_precision_decoding_is_near_the_full_forward():
+    model, tokens, starts = tiny_gpt(scale=4.0), random_tokens(3, 24), torch.tensor([1, 6, 3])
+    model.compute_dtype = torch.bfloat16
+    full, cache = model(tokens), KVCache(model.config, 3, 24, "cpu", torch.bfloat16)
+    for step, logits in read_step_by_step(model, tokens, starts, cache, 18):
+        torch.testing.assert_close(logits, full[torch.arange(3), starts + step - 1], atol=0.25, rtol=0)
+    assert full.dtype == torch.float32 and model.embed.weight.dtype == torch.float32
+
+
+def test_a_copy_of_the_model_is_its_weights_and_nothing_else():
+    """Trap 29: references are made by deepcopy, so the model must not hold the cache. Checkpoints stay small, too."""
+    model = tiny_gpt()
+    with torch.no_grad():
+        model.prefill(random_tokens(4, 8), torch.tensor([8] * 4), KVCache(model.config, 4, 24, "cpu", torch.float32))
+    held = {name for name, _ in copy.deepcopy(model).named_buffers()}
+    assert held <= {"turn"} and set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+
+
+# ---- the optimizer
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
+    model = tiny_gpt()
+    muon, adamw = ({id(p) for p in o.param_groups[0]["params"]} for o in make_optimizer(model, 1e-3, 0.02).optimizers)
+    hidden = {id(p) for name, p in model.named_parameters() if name.startswith("blocks") and p.ndim == 2}
+    assert muon == hidden and adamw == {id(p) for p in model.parameters()} - hidden
+
+
+def test_without_muon_adamw_takes_everything():
+    (adamw,) = make_optimizer(tiny_gpt(), 1e-3).optimizers
+    assert len(adamw.param_groups[0]["params"]) == len(list(tiny_gpt().parameters()))
+
+
+@pytest.mark.parametrize("muon_lr", [0.0, 0.02])
+def test_the_schedule_scales_every_rate(muon_lr):
+    """A schedule of 0 moves nothing; and it is a factor on the first rate, not on the last one used."""
+    def moved(*schedules):
+        model = tiny_gpt()
+        optimizer, before = make_optimizer(model, 1e-3, muon_lr), copy.deepcopy(model.state_dict())
+        for schedule in schedules:
+            optimizer.zero_grad()
+            model(random_tokens(2, 8))[..., 3].sum().backward()
+            optimizer.step(schedule)
+        return [float((p.detach() - before[name]).abs().max()) for name, p in model.named_parameters()]
+    assert max(moved(0.0)) == 0
+    assert moved(0.5) == pytest.approx([m / 2 for m in moved(1.0)], rel=1e-2)
+    assert min(moved(0.0, 1.0)) > 1e-5
+
+
+def test_a_restored_optimizer_takes_the_same_next_step():
+    """Trap 25: its moments are part of a run."""
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(random_tokens(2, 8))[..., 3].sum().backward()
+        optimizer.step()
+    model = tiny_gpt()
+    optimizer = make_optimizer(model, 1e-3, 0.02)
+    step(model, optimizer)
+    twin = copy.deepcopy(model)
+    restored = make_optimizer(twin, 1e-3, 0.02)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(model, optimizer), step(twin, restored)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))

@@ -1,0 +1,260 @@
+"""Sampling and scoring: what was sampled is what is trained on, to the token and to the last digit that matters."""
+import copy
+import math
+import random
+
+import pytest
+import torch
+
+import tasks
+from sample import SamplingConfig, choose, collect, generate, largest_log_ratio, score
+from toys import Bigram, chain, tiny_gpt
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+EOS = 1
+PROMPTS = [[2, 3, 4], [5], [6, 7, 8, 9, 10], [3, 3]] * 4  # of mixed lengths
+
+
+def seeded(seed=0, device="cpu"):
+    return torch.Generator(device).manual_seed(seed)
+
+
+# ---- score
+
+TABLE = torch.tensor([[0.50, 0.25, 0.25],   # after token 0
+                      [0.10, 0.60, 0.30],   # after token 1
+                      [0.20, 0.20, 0.60]]).log()
+
+
+def test_score_equals_hand_summed_bigram_logprobs():
+    """Trap 1: shifted by one, the entries would be .25 .30 .60 in columns 0 to 2, or those of other tokens."""
+    logprobs, _ = score(Bigram(TABLE), torch.tensor([[0, 1, 2, 2], [2, 0, 0, 1]]))
+    assert logprobs.exp().tolist() == [pytest.approx([1, 0.25, 0.30, 0.60]), pytest.approx([1, 0.20, 0.50, 0.25])]
+
+
+def test_entropies_are_of_the_choice_the_token_was_made_from():
+    _, entropies = score(Bigram(TABLE), torch.tensor([[0, 1, 2]]))
+    H = lambda *p: -sum(x * math.log(x) for x in p)
+    assert entropies.tolist()[0] == pytest.approx([0, H(0.5, 0.25, 0.25), H(0.1, 0.6, 0.3)])
+
+
+def test_the_temperature_divides_before_the_softmax():
+    """At 1/2 the probabilities are squared and normalised again: (1/4, 1/16, 1/16) / (6/16)."""
+    logprobs, _ = score(Bigram(TABLE), torch.tensor([[0, 1], [0, 0]]), temperature=0.5)
+    assert logprobs[:, 1].exp().tolist() == pytest.approx([1 / 6, 4 / 6])
+
+
+def test_score_changes_nothing_in_place():
+    """Trap 4."""
+    tokens = torch.randint(12, (3, 9))
+    kept, model = tokens.clone(), tiny_gpt()
+    weights = copy.deepcopy(model.state_dict())
+    score(model, tokens, 0.7)
+    assert torch.equal(tokens, kept) and all(torch.equal(w, weights[name]) for name, w in model.state_dict().items())
+
+
+def test_score_of_a_row_ignores_its_neighbours_and_its_padding():
+    """Trap 5: rows of length 4 and 9 share a batch; whatever stands behind the end changes nothing before it."""
+    model, tokens = tiny_gpt(), torch.randint(12, (2, 9), generator=seeded())
+    together, _ = score(model, tokens)
+    alone, _ = score(model, tokens[:1, :4])
+    tokens[0, 4:] = 0
+    padded, _ = score(model, tokens)
+    torch.testing.assert_close(alone[0], together[0, :4], atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded[0, :4], together[0, :4], atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded[1], together[1], atol=1e-5, rtol=0)
+
+
+# ---- what a rollout holds
+
+def test_the_mask_holds_the_completion_with_its_first_eos_and_nothing_else():
+    """Traps 2 and 3, row by row in plain Python. One prompt holds an EOS of its own, which ends nothing."""
+    prompts = [[2], [3, EOS, 2], [2, 3]] * 40
+    rollout = generate(Bigram(torch.zeros(4, 4)), prompts, 6, eos=EOS, pad=0, generator=seeded())
+    for i, prompt in enumerate(prompts):
+        tokens, start = rollout.tokens[i].tolist(), len(prompt)
+        assert tokens[:start] == prompt and rollout.prompt_lengths[i] == start
+        sampled = tokens[start:start + 6]
+        end = start + (sampled.index(EOS) + 1 if EOS in sampled else 6)
+        assert rollout.lengths[i] == end and bool(rollout.finished[i]) == (EOS in sampled)
+        assert rollout.mask[i].tolist() == [start <= t < end for t in range(len(tokens))]
+        assert all(token == 0 for token in tokens[end:])  # padding, and no second EOS
+        assert (rollout.logprobs[i][~rollout.mask[i]] == 0).all()
+    assert 0 < rollout.finished.float().mean() < 1  # both kinds of row were seen
+    assert rollout.sampled_tokens == rollout.mask.sum()
+
+
+def test_a_row_cut_off_by_the_limit_is_not_finished():
+    certain = chain(6, 2, 3, 4, EOS)
+    cut, ended = generate(certain, [[2]], 2, eos=EOS), generate(certain, [[2]], 3, eos=EOS)
+    assert cut.tokens.tolist() == [[2, 3, 4]] and cut.finished.tolist() == [False]
+    assert ended.tokens.tolist() == [[2, 3, 4, EOS]] and ended.finished.tolist() == [True]
+
+
+def test_without_an_eos_every_row_runs_to_the_limit():
+    rollout = generate(Bigram(torch.zeros(4, 4)), [[2], [2, 3]], 5, eos=None, generator=seeded())
+    assert rollout.lengths.tolist() == [6, 7] and rollout.mask.sum() == 10 and not rollout.finished.any()
+
+
+def test_completions_are_the_sampled_text_without_prompt_end_and_padding():
+    """Trap 26: rewards, metrics and samples.txt all read this text. Also trap 19: an answer in the prompt is no answer."""
+    task = tasks.load("countdown")
+    ids = task.tokenizer.encode
+    prompt = ids("<answer>3</answer>Use ")
+    rollout = generate(chain(task.tokenizer.n_vocab, *ids("Use 5, "), task.tokenizer.eos), [prompt, prompt[-1:]], 4,
+                       eos=task.tokenizer.eos)
+    assert rollout.completions(task.tokenizer) == ["5, ", "5, "]
+    cut = generate(chain(task.tokenizer.n_vocab, *ids("Use 5, 6")), [prompt], 2, eos=task.tokenizer.eos)
+    assert cut.completions(task.tokenizer) == ["5, "]  # nothing is cut off a row that did not end in EOS
+
+
+def test_ids_are_passed_on_and_text_is_never_encoded_again():
+    """Trap 32: the policy writes "1" and then "2", which reads "12" but is scored as the two tokens it chose."""
+    tokenizer = tasks.load("countdown").tokenizer
+    one, two, twelve, use = (tokenizer.encode(text)[0] for text in ("1", "2", "12", "Use "))
+    policy = chain(tokenizer.n_vocab, use, one, two, tokenizer.eos)
+    rollout = generate(policy, [[use]], 5, eos=tokenizer.eos)
+    assert rollout.completions(tokenizer) == ["12"]
+    assert rollout.tokens.tolist() == [[use, one, two, tokenizer.eos]] and twelve not in rollout.tokens
+    torch.testing.assert_close(score(policy, rollout.tokens)[0], rollout.logprobs)
+
+
+def test_collect_puts_the_samples_of_a_problem_next_to_each_other():
+    task, policy = tasks.load("countdown", cot="off"), tiny_gpt(tasks.load("countdown").tokenizer.n_vocab, 64)
+    rng = random.Random(0)
+    problems = [task.sample_problem(rng) for _ in range(3)]
+    rollout = collect(policy, task, problems, SamplingConfig(group_size=4, max_new_tokens=2), seeded())
+    assert rollout.problems == [problems[i // 4] for i in range(12)]
+    for row, problem, start in zip(rollout.tokens.tolist(), rollout.problems, rollout.prompt_lengths.tolist()):
+        assert task.tokenizer.decode(row[:start]) == problem.prompt
+
+
+# ---- stored log-probs
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_stored_logprobs_equal_recomputed_ones(temperature, device):
+    """Traps 6 and 7: the distribution that was sampled from is the one that is trained, and the first ratio is 1."""
+    model = tiny_gpt().to(device)
+    rollout = generate(model, PROMPTS, 16, temperature, eos=EOS, generator=seeded(device=device))
+    again, _ = score(model, rollout.tokens, temperature)
+    assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 1e-4
+    if temperature != 1:  # and the test would notice another temperature
+        assert ((score(model, rollout.tokens)[0] - rollout.logprobs) * rollout.mask).abs().max() > 0.1
+
+
+def test_the_largest_log_ratio_rings_only_when_something_is_wrong():
+    """Trap 7: rounding for the policy's own rollout; loud at another temperature, or for another policy. Padding is no alarm."""
+    model = tiny_gpt()
+    rollout = generate(model, PROMPTS, 16, 0.7, eos=EOS, generator=seeded())
+    assert largest_log_ratio(model, rollout, 0.7) == largest_log_ratio(model, rollout, 0.7, batch=3) < 1e-4
+    assert largest_log_ratio(model, rollout, 1.0) > 0.1 and largest_log_ratio(tiny_gpt(seed=1), rollout, 0.7) > 0.1
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_stored_logprobs_are_right_up_to_the_end_of_the_block_while_rows_leave(leave):
+    """Trap 22, end to end: rows end at different steps, and the longest prompt plus the limit fill the block exactly."""
+    model = tiny_gpt(vocab_size=11)
+    rollout = generate(model, PROMPTS * 4, 24 - 5, eos=EOS, generator=seeded(), leave=leave)
+    assert len(set(rollout.lengths.tolist())) > 5 and rollout.tokens.shape[1] == 24
+    again, _ = score(model, rollout.tokens)
+    assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 1e-4
+
+
+def test_greedy_takes_the_likeliest_token_and_reports_logprobs_at_temperature_1():
+    rollout = generate(Bigram(TABLE), [[0]], 2, temperature=0)
+    assert rollout.tokens.tolist() == [[0, 0, 0]]
+    assert rollout.logprobs.exp().tolist()[0] == pytest.approx([1, 0.5, 0.5])
+
+
+def test_low_precision_logprobs_are_near_the_recomputed_ones():
+    model = tiny_gpt(scale=4.0)
+    model.compute_dtype = torch.bfloat16
+    rollout = generate(model, PROMPTS, 16, eos=EOS, generator=seeded())
+    again, _ = score(model, rollout.tokens)
+    assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 0.25 and rollout.logprobs.dtype == torch.float32
+
+
+# ---- rows and their neighbours
+
+def test_a_row_alone_equals_the_row_in_the_batch():
+    """Trap 5, for the sampler: prompts of four lengths, rows that end early, greedy so that luck plays no part."""
+    model = tiny_gpt()
+    together = generate(model, PROMPTS[:4], 16, 0.0, eos=EOS)
+    for i, prompt in enumerate(PROMPTS[:4]):
+        alone = generate(model, [prompt], 16, 0.0, eos=EOS)
+        end = int(alone.lengths[0])
+        assert end == together.lengths[i] and alone.tokens[0].tolist() == together.tokens[i, :end].tolist()
+        torch.testing.assert_close(alone.logprobs[0], together.logprobs[i, :end], atol=1e-4, rtol=0)
+
+
+def test_rows_that_leave_change_nothing_for_those_that_stay():
+    model = tiny_gpt(vocab_size=11)
+    prompts = [[2 + i % 9] * (1 + i % 5) for i in range(32)]
+    left, stayed = (generate(model, prompts, 16, 0.0, eos=EOS, leave=leave) for leave in (True, False))
+    assert left.finished.any() and not left.finished.all()
+    assert torch.equal(left.tokens, stayed.tokens) and torch.equal(left.mask, stayed.mask)
+    torch.testing.assert_close(left.logprobs, stayed.logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [50.0, float("nan")])
+def test_an_earlier_call_leaves_nothing_behind(scale):
+    """The cache is reused. What an earlier model left in it, even one that had diverged, must not be seen."""
+    model, earlier = tiny_gpt(n_head=4), tiny_gpt(n_head=4, scale=scale)  # a shape of their own: no other test shares this cache
+    expected = generate(model, PROMPTS[:4], 16, 0.0, eos=EOS)
+    generate(earlier, [[3] * 8] * 8, 16)
+    again = generate(model, PROMPTS[:4], 16, 0.0, eos=EOS)
+    assert torch.equal(expected.tokens, again.tokens)
+    torch.testing.assert_close(expected.logprobs, again.logprobs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_update_of_the_weights_is_seen_by_the_next_call(dtype, device):
+    """Trap 29: neither a captured graph nor a low-precision copy of the weights may go stale."""
+    model = tiny_gpt().to(device)
+    model.compute_dtype = dtype
+    for seed in range(3):
+        rollout = generate(model, PROMPTS, 8, generator=seeded(seed, device))
+        again, _ = score(model, rollout.tokens)
+        assert ((again - rollout.logprobs) * rollout.mask).abs().max() < (1e-4 if dtype == torch.float32 else 1.0)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=seeded(seed)).to(device), alpha=0.5)  # a large step, in place
+
+
+# ---- randomness
+
+@pytest.mark.parametrize("temperature, expected", [(1.0, [0.1, 0.6, 0.3]), (0.5, [1 / 46, 36 / 46, 9 / 46])])
+def test_tokens_are_drawn_with_their_probabilities(temperature, expected):
+    tokens, logprobs = choose(TABLE[1].expand(40_000, 3), temperature, seeded())
+    assert (tokens.bincount(minlength=3) / 40_000).tolist() == pytest.approx(expected, abs=0.01)
+    assert torch.allclose(logprobs, torch.tensor(expected).log()[tokens], atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_generator_decides_and_two_calls_differ(device):
+    model = tiny_gpt().to(device)
+    first, second = seeded(5, device), seeded(5, device)
+    a, b, c = (generate(model, PROMPTS, 16, generator=g).tokens for g in (first, first, second))
+    assert torch.equal(a, c) and not torch.equal(a, b)
+
+
+def test_sampling_with_a_generator_leaves_the_global_random_state_alone():
+    model = tiny_gpt()
+    state = torch.get_rng_state()
+    generate(model, PROMPTS, 4, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- what cannot be sampled
+
+@pytest.mark.parametrize("prompts", [[], [[2], []]])
+def test_empty_prompts_are_an_error(prompts):
+    with pytest.raises(ValueError, match="empty|at least one"):
+        generate(tiny_gpt(), prompts, 4)
+
+
+def test_what_does_not_fit_into_the_block_is_an_error():
+    with pytest.raises(ValueError, match="block_size 24"):
+        generate(tiny_gpt(), [[2], [2] * 9], 16)

@@ -1,0 +1,357 @@
+"""The command line and the loop: a run can be stopped, resumed, looked at and repeated, and stays the same run."""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import checkpoint
+import plot
+import tasks
+import train
+from config import InputError
+from evaluate import fixed_problems
+from tasks import Problem
+
+# Two numbers and no thinking: eight tokens, so that a very small model is sometimes right and every step has something to learn.
+TINY = ("--task countdown --numbers 2 --max-number 9 --cot off --format-weight 0.5 --n-layer 1 --n-embd 32 --n-head 2 "
+        "--sft-steps 60 --sft-batch 32 --sft-micro-batch 32 --sft-lr 0.01 --sft-muon-lr 0.02 --prompts 4 --group-size 4 --lr 0.003 "
+        "--test-problems 3 --test-samples 16 --eval-problems 2 --eval-every 0 --checkpoint-every 2 --device cpu").split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(tmp_path_factory):
+    """A `runs` folder of our own, and no pictures: this file imports everything, but draws nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "RUNS", tmp_path_factory.mktemp("runs"))
+        patch.setattr(plot, "curves", lambda *_: None)
+        yield train.RUNS
+
+
+@pytest.fixture(scope="module")
+def straight(runs):
+    """The run that the others are compared with: four steps without a stop."""
+    train.main([*TINY, "--steps", "4", "--out", str(runs / "straight")])
+    return runs / "straight"
+
+
+def log(folder):
+    """metrics.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: v for name, v in line.items() if name not in ("seconds", "tokens_per_second")} for line in lines]
+
+
+def weights(folder):
+    return checkpoint.load(folder)["model"]
+
+
+def assert_same_run(a, b):
+    """Bit by bit."""
+    assert log(a) == log(b)
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys() and all(torch.equal(w, theirs[name]) for name, w in ours.items())
+
+
+# ---- trap 25: one run, however it came about
+
+def test_the_tiny_run_does_learn(straight):
+    """Otherwise the comparisons below would compare nothing."""
+    lines = log(straight)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines[-1]["updates"] >= 3
+    assert 0 < sum(line["reward"] for line in lines) and max(line.get("max_log_ratio", 0) for line in lines) < 1e-4
+
+
+def test_two_steps_and_a_resume_equal_four_steps(runs, straight):
+    """Trap 25: optimizer, random states and the place in the stream of problems all come back."""
+    train.main([*TINY, "--steps", "2", "--out", str(runs / "resumed")])
+    assert len(log(runs / "resumed")) == 2
+    train.main(["--resume", str(runs / "resumed"), "--steps", "4"])
+    assert_same_run(runs / "resumed", straight)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(runs, straight, monkeypatch):
+    """Trap 25: the log has three lines and half of a fourth, the checkpoint is of step 2: the log is cut back to it."""
+    original = train.Run.train_step
+
+    def dies(self):
+        if self.step == 3:
+            self.append("metrics.jsonl", '{"step": 4, "rew')
+            self.append("samples.txt", "=== step 3\nUse")
+            raise RuntimeError("power cut")
+        return original(self)
+
+    monkeypatch.setattr(train.Run, "train_step", dies)
+    with pytest.raises(RuntimeError):
+        train.main([*TINY, "--steps", "4", "--out", str(runs / "killed")])
+    monkeypatch.setattr(train.Run, "train_step", original)
+    train.main(["--resume", str(runs / "killed")])
+    assert_same_run(runs / "killed", straight)
+    assert "=== step 3" not in (runs / "killed/samples.txt").read_text()
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_over(runs, straight, monkeypatch):
+    monkeypatch.setattr(train.Run, "measure", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.main([*TINY, "--steps", "4", "--out", str(runs / "stillborn")])
+    monkeypatch.undo()
+    train.main(["--resume", str(runs / "stillborn")])
+    assert_same_run(runs / "stillborn", straight)
+
+
+def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(runs, straight, monkeypatch, capsys):
+    original, handler = train.Run.train_step, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self):
+        if self.step == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self)
+
+    monkeypatch.setattr(train.Run, "train_step", interrupted)
+    assert train.main([*TINY, "--steps", "4", "--out", str(runs / "stopped")]) is None
+    assert len(log(runs / "stopped")) == 1 and "--resume" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.setattr(train.Run, "train_step", original)
+    train.main(["--resume", str(runs / "stopped")])
+    assert_same_run(runs / "stopped", straight)
+
+
+def test_a_crash_gives_ctrl_c_back(runs, monkeypatch):
+    """Else the next Ctrl-C, in a notebook say, would ask a run to stop that is long dead."""
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(train.Run, "train_step", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.main([*TINY, "--steps", "1", "--out", str(runs / "crashed")])
+    try:
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_a_run_that_is_looked_at_equals_one_that_is_not(runs, straight):
+    """Trap 25: evaluation has its own random numbers. Only the val_ columns are more."""
+    train.main([*TINY, "--eval-every", "1", "--steps", "4", "--out", str(runs / "watched")])
+    lines = log(runs / "watched")
+    assert all("val_pass@1" in line and "val_blind_search" in line for line in lines)
+    assert [{n: v for n, v in line.items() if not n.startswith("val_")} for line in lines] == log(straight)
+    ours, theirs = weights(runs / "watched"), weights(straight)
+    assert all(torch.equal(w, theirs[name]) for name, w in ours.items())
+
+
+def test_a_cached_warm_start_gives_the_run_of_a_fresh_one(runs, tmp_path, monkeypatch, capsys):
+    """Trap 25: the random states after the warm start must not depend on whether it was made or read."""
+    monkeypatch.setattr(train, "RUNS", tmp_path)
+    shown = []
+    for name, more in (("miss", []), ("hit", []), ("fresh", ["--fresh"])):
+        train.main([*TINY, *more, "--steps", "2", "--out", str(tmp_path / name)])
+        shown.append("made earlier" in capsys.readouterr().out)
+    assert shown == [False, True, False]
+    assert_same_run(tmp_path / "miss", tmp_path / "hit")
+    assert_same_run(tmp_path / "miss", tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("flags", [["--sft-steps", "61"], ["--seed", "1"], ["--n-layer", "2"], ["--max-number", "8"], ["--sft-lr", "0.02"]],
+                         ids=" ".join)
+def test_another_setting_is_another_warm_start(runs, flags):
+    """A cache that is hit too often would be worse than none."""
+    def path(*argv):
+        algo, task, given, _ = train.read_command_line([*TINY, *argv])
+        configs = train.configure(algo, task, given)
+        run = train.Run(None, algo, task, configs)
+        return train.warm_start_path(run.task, configs, run.policy)
+    assert path() == path("--lr", "0.5") and path() != path(*flags)
+
+
+def test_the_seed_decides_the_run(runs, straight):
+    train.main([*TINY, "--steps", "1", "--seed", "1", "--out", str(runs / "other-seed")])
+    assert log(runs / "other-seed")[0] != log(straight)[0]
+
+
+def test_resuming_a_finished_run_changes_nothing(runs, straight):
+    before = log(straight), {name: w.clone() for name, w in weights(straight).items()}
+    train.main(["--resume", str(straight)])
+    assert log(straight) == before[0] and all(torch.equal(w, before[1][name]) for name, w in weights(straight).items())
+
+
+# ---- what a run leaves
+
+def test_a_run_folder_holds_all_its_files(straight):
+    names = {path.name for path in straight.iterdir()}
+    assert {"config.json", "metrics.jsonl", "samples.txt", "summary.json", "checkpoint.pt"} <= names
+    assert not any(name.endswith(".writing") for name in names)
+
+
+def test_the_text_in_samples_gives_the_logged_reward_again(straight):
+    """Trap 26: what is shown, what is judged and what is logged are one text. EOS is shown, and is not part of it."""
+    task = tasks.load("countdown", numbers=2, cot="off")
+    pages = (straight / "samples.txt").read_text().split("=== step ")[1:]
+    rewards = []
+    for page in pages:
+        problems = fixed_problems(checkpoint.load_run(straight)[1], "val", 3)
+        shown = re.findall(r"(Use [^\n]*\n)(.*?)(<\|eos\|>| \(cut off\))\n--- reward ([^\n]*)\n", page, re.DOTALL)
+        assert [prompt for prompt, *_ in shown] == [problem.prompt for problem in problems]
+        for prompt, text, ended, reward in shown:
+            *numbers, target = map(int, re.findall(r"\d+", prompt))
+            problem = Problem(prompt, target, ("countdown", *sorted(numbers), target))
+            formed = re.fullmatch("<think>[^<>]*</think><answer>[^<>]+</answer>", text) is not None
+            assert float(reward) == (task.verify(problem, text) + 0.5 * formed if ended == "<|eos|>" else 0)
+            rewards.append(float(reward))
+    assert [int(page.split()[0]) for page in pages] == [0, 4] and max(rewards) > 0
+
+
+def test_the_logged_reward_is_that_of_the_texts_that_were_sampled(runs, straight, monkeypatch):
+    """Trap 26 for the loop: reward and accuracy of a line come from the completions of its own rollout."""
+    seen, original = [], train.rule_rewards
+    monkeypatch.setattr(train, "rule_rewards", lambda *given: seen.append(given) or original(*given))
+    train.main([*TINY, "--steps", "2", "--out", str(runs / "recorded")])
+    batches = [given for given in seen if len(given[2]) == 16]
+    for line, (task, problems, texts, finished, _) in zip(log(runs / "recorded"), batches, strict=True):
+        right = [done and task.verify(problem, text) for problem, text, done in zip(problems, texts, finished)]
+        assert line["accuracy"] == pytest.approx(sum(right) / 16) and line["finished"] == pytest.approx(sum(finished) / 16)
+
+
+def test_sampled_tokens_are_counted(straight):
+    lines = log(straight)
+    assert lines[-1]["tokens"] == pytest.approx(sum(line["length"] * 16 for line in lines))
+
+
+def test_training_looks_at_val_and_the_summary_at_test(runs, monkeypatch):
+    """Trap 31: test problems are drawn before the first step and after the last one, never between."""
+    looked = []
+    original_problems, original_step = train.fixed_problems, train.Run.train_step
+    monkeypatch.setattr(train, "fixed_problems", lambda task, split, n: looked.append(split) or original_problems(task, split, n))
+    monkeypatch.setattr(train.Run, "train_step", lambda self: looked.append("step") or original_step(self))
+    train.main([*TINY, "--eval-every", "1", "--steps", "2", "--out", str(runs / "splits")])
+    first, last = looked.index("step"), len(looked) - looked[::-1].index("step")
+    assert "test" in looked[:first] and "test" in looked[last:]
+    assert set(looked[first:last]) == {"step", "val"} and "train" not in looked
+
+
+def test_the_summary_puts_rivals_beside_the_result(runs):
+    """Trap 30: blind search with as many attempts, the demonstrations, and imitation for as long as RL took."""
+    summary = train.main([*TINY, "--steps", "1", "--baselines", "--out", str(runs / "rivals")])
+    assert summary == json.loads((runs / "rivals/summary.json").read_text())
+    assert all(0 <= summary["baselines"][name] <= 1 for name in ("blind_search", "demonstrations", "more_sft"))
+    assert 0 <= summary["before"]["pass@1"] <= 1 and 0 <= summary["after"]["pass@1"] <= 1
+
+
+def test_a_token_budget_ends_the_run(runs):
+    summary = train.main([*TINY, "--steps", "50", "--token-budget", "200", "--out", str(runs / "budget")])
+    assert 1 <= summary["steps"] < 50 and summary["tokens"] >= 200
+    assert log(runs / "budget")[-2]["tokens"] < 200 if summary["steps"] > 1 else True
+
+
+def test_the_warm_start_alone_is_a_run_too(runs):
+    summary = train.main(["--algo", "sft", *TINY, "--out", str(runs / "sft")])
+    assert summary["steps"] == 0 and summary["before"] == summary["after"] and log(runs / "sft") == []
+
+
+def test_a_run_can_start_from_another(runs, straight, capsys):
+    train.main([*TINY, "--steps", "0", "--init", str(straight), "--out", str(runs / "heir")])
+    ours, theirs = weights(runs / "heir"), weights(straight)
+    assert all(torch.equal(w, theirs[name]) for name, w in ours.items())
+
+
+def test_runs_without_a_name_do_not_write_over_each_other(runs):
+    for _ in range(2):
+        train.main([*TINY, "--steps", "0"])
+    assert (runs / "grpo-countdown-0/summary.json").exists() and (runs / "grpo-countdown-0-2/summary.json").exists()
+
+
+# ---- bad input: one line, exit status 2
+
+def refused(argv, capsys):
+    """-> the line. Fails if the command line is accepted, or answered with anything else than one line."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_warm_start", lambda *_: pytest.fail(f"{argv} was not refused"))
+        with pytest.raises((InputError, SystemExit)) as error:
+            train.main(argv)
+    line = str(error.value)
+    if error.type is SystemExit:
+        assert error.value.code == 2
+        line = capsys.readouterr().err.strip()
+    assert line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("flags, named", [
+    ("--task chess", "chess"), ("--algo foo", "foo"), ("--numbers 1", "--numbers"), ("--numbers two", "--numbers"),
+    ("--group-size 1", "--group-size"), ("--group-size 2.5", "--group-size"), ("--lr nan", "--lr"), ("--lr -1", "--lr"), ("--lr inf", "--lr"),
+    ("--init missing", "missing"), ("--block-size 8", "--block-size"), ("--max-new-tokens 2", "--max-new-tokens"),
+    ("--fish 3", "--fish"), ("fish", "fish"), ("--steps", "--steps"), ("--ste 3", "--ste"), ("--resume nowhere", "nowhere"),
+    ("--n-embd 34", "--n-embd"), ("--aggregate mean", "--aggregate"), ("--temperature 0", "--temperature"), ("--seed -1", "--seed"),
+    ("--test-samples 8", "--test-samples"), ("--dtype float16", "--dtype"), ("--device tpu", "--device"),
+    ("--top-k 5", "--top-k"), ("--top-p 0.9", "--top-p"),  # trap 6: what is sampled from must be what is trained
+], ids=lambda x: x)
+def test_bad_input_is_refused_in_one_line_that_names_it(flags, named, runs, tmp_path, capsys):
+    line = refused([*TINY, *flags.split(), "--out", str(tmp_path / "x")], capsys)
+    assert named in line
+    assert not (tmp_path / "x").exists()  # nothing is left of a run that could not begin
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(straight, capsys):
+    before = (straight / "config.json").read_bytes()
+    assert "--resume" in refused([*TINY, "--out", str(straight)], capsys)
+    assert (straight / "config.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    refused([*TINY, "--out", str(tmp_path / "file")], capsys)
+    refused([*TINY, "--out", str(tmp_path / "file/run")], capsys)
+
+
+@pytest.mark.parametrize("flags", ["--n-layer 2", "--n-embd 64", "--n-head 4"])
+def test_an_init_of_another_shape_is_refused_with_the_flag_that_helps(straight, flags, tmp_path, capsys):
+    line = refused([*TINY, *flags.split(), "--init", str(straight), "--out", str(tmp_path / "x")], capsys)
+    assert flags.split()[0] in line
+
+
+@pytest.mark.parametrize("damage", ["cut short", "another file", "another vocabulary"])
+def test_an_init_that_cannot_be_used_is_refused(straight, damage, tmp_path, capsys):
+    content, path = (straight / "checkpoint.pt").read_bytes(), tmp_path / "init.pt"
+    path.write_bytes(content[:len(content) // 2] if damage == "cut short" else b"hello" if damage == "another file" else content)
+    if damage == "another vocabulary":
+        torch.save(torch.load(path, weights_only=True) | {"vocabulary": ["a", "b"]}, path)
+    assert str(path) in refused([*TINY, "--init", str(path), "--out", str(tmp_path / "x")], capsys)
+
+
+@pytest.mark.parametrize("flags", ["--lr 0.1", "--seed 1", "--group-size 8", "--init x"])
+def test_a_resumed_run_keeps_its_settings(straight, flags, capsys):
+    assert flags.split()[0] in refused(["--resume", str(straight), *flags.split()], capsys)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"algo": "grpo"}', '{"model_type": "llama"}', '{"algo": "x", "task": "countdown"}'])
+def test_a_folder_with_a_foreign_config_cannot_be_resumed(content, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(content)
+    refused(["--resume", str(tmp_path)], capsys)
+
+
+def test_a_run_whose_checkpoint_is_cut_short_cannot_be_resumed(straight, tmp_path, capsys):
+    for name in ("config.json", "metrics.jsonl", "samples.txt"):
+        (tmp_path / name).write_bytes((straight / name).read_bytes())
+    (tmp_path / "checkpoint.pt").write_bytes((straight / "checkpoint.pt").read_bytes()[:1000])
+    assert "checkpoint.pt" in refused(["--resume", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize("argv", [["--task", "chess"], ["--fish"], ["--resume", "nowhere"]], ids=" ".join)
+def test_the_real_command_exits_with_status_2_and_one_line(argv):
+    here = pathlib.Path(train.__file__).parent
+    done = subprocess.run([sys.executable, "train.py", *argv], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_help_names_every_setting(capsys):
+    with pytest.raises(SystemExit) as error:
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    assert error.value.code == 0
+    for name in ("--algo", "--task", "--seed", "--out", "--init", "--resume", "--device", "--dtype", "--steps", "--token-budget",
+                 "--sft-steps", "--lr", "--group-size", "--prompts", "--temperature", "--max-new-tokens", "--eval-every",
+                 "--checkpoint-every", "--cot"):
+        assert name in text
