@@ -33,46 +33,53 @@ def line(axis, x, y, name, label=True, **style):
         axis.annotate(name, (x[-1], y[-1]), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, color=COLOURS[name])
 
 
+def panels(first):
+    """What the panels beside the accuracy show, for a line of metrics -> list of (title, function of a line)."""
+    if "attempts" in first:
+        return [("attempts per answer", lambda entry: entry["attempts"]),
+                ("share of attempts that hit the target", lambda entry: entry["hits"] / max(entry["attempts"], 1e-9))]
+    if "chain" in first:
+        return [("share of answers with a chain", lambda entry: entry["chain"]),
+                ("length of an answer (tokens)", lambda entry: entry["length"])]
+    return [("length of an answer (tokens)", lambda entry: entry["length"])]
+
+
 def curves(*runs, out=None):
-    """Accuracy beside its rivals, and where it comes from: more attempts, better attempts, longer answers -> the PNG's path."""
+    """The share of right answers beside its rivals, and where it comes from. runs: folders of one setting, drawn together, a
+    line each -> the path of the PNG, curves.png in the first folder unless `out` is given."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     data = [read(run) for run in runs]
-    has_attempts = "attempts" in data[0][0][0]
-    figure, axes = plt.subplots(1, 3 if has_attempts else 2, figsize=(12 if has_attempts else 8.5, 3.6), layout="constrained")
+    more = panels(data[0][0][0])
+    figure, axes = plt.subplots(1, 1 + len(more), figsize=(4.2 * (1 + len(more)), 3.6), layout="constrained")
     last = max(lines[-1]["step"] for lines, _ in data)
     for number, (lines, summary) in enumerate(data):
-        first, steps = number == 0, [entry["step"] for entry in lines]
+        first, steps = number == 0, [entry["step"] for entry in lines]  # names are written once
+        line(axes[0], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", first, alpha=0.5, lw=1)
         looked = [entry for entry in lines if "val_pass@1" in entry]
         at = [entry["step"] for entry in looked]
-        line(axes[0], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", first, alpha=0.6, lw=1)
+        line(axes[0], at, [entry["val_pass@1"] for entry in looked], "policy", first, lw=1.8)
+        if looked and looked[0]["val_blind_search"] is not None:
+            line(axes[0], at, [entry["val_blind_search"] for entry in looked], "blind search", first, ls="--")
         if summary:
-            test = [summary["before"]["pass@1"], summary["after"]["pass@1"]]
-            axes[0].plot([0, steps[-1]], test, "o", color=COLOURS["policy"], ms=5, clip_on=False, zorder=3)
+            axes[0].plot([0, steps[-1]], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o",
+                         color=COLOURS["policy"], ms=5, clip_on=False, zorder=3)
             for name, key in (("demonstrations", "demonstrations"), ("more imitation", "more_sft")):
-                if summary["baselines"].get(key) is not None:
+                if summary["baselines"][key] is not None and summary["baselines"][key] < 1:
                     line(axes[0], [0, last], 2 * [summary["baselines"][key]], name, first, ls=":", lw=1.2)
-        if looked:
-            line(axes[0], at, [entry["val_pass@1"] for entry in looked], "policy", first, lw=1.8)
-            if looked[0].get("val_blind_search") is not None:
-                line(axes[0], at, [entry["val_blind_search"] for entry in looked], "blind search", first, ls="--")
-        if has_attempts:
-            line(axes[1], steps, smooth([entry["attempts"] for entry in lines]), "policy", False)
-            line(axes[2], steps, smooth([entry["hits"] / max(entry["attempts"], 1e-9) for entry in lines]), "policy", False)
-        else:
-            line(axes[1], steps, smooth([entry["length"] for entry in lines]), "policy", False)
-    titles = ["share of right answers", "attempts per answer", "share of attempts that hit the target"] if has_attempts \
-        else ["share of right answers", "length of an answer (tokens)"]
+        for axis, (_, value) in zip(axes[1:], more):
+            line(axis, steps, smooth([value(entry) for entry in lines]), "policy", False)
+    titles = ["share of right answers (lines: val; dots: test)", *(title for title, _ in more)]
     for axis, title in zip(axes, titles):
         axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel("GRPO step" if not out else "step of reinforcement learning", fontsize=9)
+        axis.set_xlabel("step of reinforcement learning", fontsize=9)
         axis.set_ylim(bottom=0)
         axis.set_xlim(0, last)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
     axes[0].set_ylim(0, 1)
-    axes[0].set_xlim(0, last * 1.3)
+    axes[0].set_xlim(0, last * 1.4)  # room for the names
     path = pathlib.Path(out) if out else pathlib.Path(runs[0]) / "curves.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -153,8 +153,8 @@ def init_from(path, model, task):
 def warm_start_path(task, configs, model):
     """Where the warm start is cached: a folder named by a hash of everything that determines it, our own code included."""
     here = pathlib.Path(__file__).parent
-    code = [here / name for name in ("model.py", "sample.py", "sft.py", "rewards.py", "tasks/__init__.py", "tasks/tokenizer.py",
-                                     f"tasks/{task.name}.py")]
+    code = [here / f"{name}.py" for name in ("model", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
+    code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
     loop = configs["loop"]
     determines = [task.name, asdict(task.options), asdict(model.config), asdict(configs["sft"]), loop.seed, loop.dtype,
                   model.device.type, torch.__version__, [hashlib.sha256(f.read_bytes()).hexdigest() for f in code]]

@@ -187,7 +187,7 @@ def test_prompts_and_demonstrations_fit_into_what_the_task_asks_for(options):
         problem = task.sample_problem(rng)
         assert len(task.tokenizer.encode(problem.prompt)) <= task.max_prompt_tokens
         length = len(task.tokenizer.encode(task.demonstration(problem, rng))) + 1  # EOS
-        assert task.min_new_tokens <= length <= task.max_new_tokens or not task.options.cot == "on" and length <= task.max_new_tokens
+        assert task.min_new_tokens <= length <= task.max_new_tokens
 
 
 # ---- reading what a policy wrote
@@ -197,9 +197,10 @@ PROBLEM = make(3, 5, 7, target=22)
 
 @pytest.mark.parametrize("text, end", [
     ("5 * 3 = 15, 15 + 7 = 22", 22), ("7 - 5 = 2, 3 * 2 = 6", 6),
-    ("5 * 3 = 16, 16 + 7 = 23", None), ("5 * 3 = 15, 15 + 5 = 20", None), ("5 * 3 = 15", None), ("5 + 5 = 10, 10 + 3 = 13", None),
-    ("5 * 3 = 15, 15 + 8 = 23", None), ("3 - 5 = -2, 7 - 2 = 5", None), ("7 / 5 = 1, 3 + 1 = 4", None), ("", None), ("5 *", None),
-    ("22", None), ("5 * 3 = 15, 15 + 7 = 22, 22", None), ("5 * 3 = 15 15 + 7 = 22", None),
+    ("5 * 3 = 16, 16 + 7 = 23", None), ("5 * 3 = 15, 15 + 5 = 20", None), ("5 * 3 = 15", None),
+    ("5 + 5 = 10, 10 + 3 = 13", None), ("5 * 3 = 15, 15 + 8 = 23", None), ("3 - 5 = -2, 7 - 2 = 5", None),
+    ("7 / 5 = 1, 3 + 1 = 4", None), ("", None), ("5 *", None), ("22", None),
+    ("5 * 3 = 15, 15 + 7 = 22, 22", None), ("5 * 3 = 15 15 + 7 = 22", None),
 ])
 def test_an_attempt_ends_at_a_number_only_if_it_follows_the_rules(text, end):
     assert TASK.check_attempt(PROBLEM, text) == end
@@ -231,7 +232,7 @@ def test_blind_search_matches_the_sum_by_hand():
 
 
 def test_blind_search_adds_up_problems_that_differ():
-    """Beside a hopeless problem S_j = (1 + (3/4)^j) / 2. Averaging the chance of one try (1/8) instead would say 1 - (7/8)^3."""
+    """Beside a hopeless problem S_j = (1 + (3/4)^j) / 2. Averaging the chance of one try (1/8) would say 1 - (7/8)^3."""
     problems = [make(2, 6, target=12), make(2, 6, target=99)]
     attempts = sum((1 + 0.75 ** j) / 2 for j in range(3))
     assert TASK.blind_search(problems, attempts, searches=20_000) == pytest.approx((1 - 0.75 ** 3) / 2, abs=0.015)

@@ -85,7 +85,8 @@ def test_a_result_holds_pass_at_k_their_errors_and_means():
     """Right on one of two problems, always: each pass@k is 1/2, and its standard error sqrt(1/4 / 2)."""
     problems = [Problem("Use 3, 6 to make 9.\n", 9, ("countdown", 3, 6, 9)), PROBLEM]
     result = evaluate.evaluate(writer(RIGHT), TASK, problems, n=4, k=(1, 2, 8))
-    assert result["greedy"] == result["pass@1"] == result["pass@2"] == 0.5 and result["pass@1_se"] == pytest.approx(0.125 ** 0.5)
+    assert result["greedy"] == result["pass@1"] == result["pass@2"] == 0.5
+    assert result["pass@1_se"] == pytest.approx(0.125 ** 0.5)
     assert "pass@8" not in result  # four samples cannot say
     assert result["length"] == 8 and result["finished"] == 1 and result["attempts"] == 0
 
@@ -116,8 +117,9 @@ def test_the_command_compares_runs_on_one_page(run, capsys):
 
 
 @pytest.mark.parametrize("argv", [
-    ["nowhere"], ["RUN", "nowhere"], ["RUN", "--k", "x"], ["RUN", "--k", ""], ["RUN", "--k", "0"], ["RUN", "--k", "8", "--samples", "4"],
-    ["RUN", "--problems", "0"], ["RUN", "--temperature", "0"], ["RUN", "--temperature", "nan"], ["RUN", "--samples", "-1"], ["RUN", "--fish"],
+    ["nowhere"], ["RUN", "nowhere"], ["RUN", "--k", "x"], ["RUN", "--k", ""], ["RUN", "--k", "0"],
+    ["RUN", "--k", "8", "--samples", "4"], ["RUN", "--problems", "0"], ["RUN", "--temperature", "0"],
+    ["RUN", "--temperature", "nan"], ["RUN", "--samples", "-1"], ["RUN", "--fish"],
     [], ["RUN", "--split", "dev"], ["RUN", "--seed", "x"], ["RUN", "--seed", "9" * 30],
 ], ids=" ".join)
 def test_bad_input_is_refused_in_one_line(run, argv, capsys):

@@ -1,5 +1,6 @@
 """GRPO against exact answers: every claim of the docstrings of grpo.py, and each of the classical mistakes."""
 import copy
+import math
 import random
 from types import SimpleNamespace
 
@@ -121,7 +122,7 @@ def test_advantages_may_be_given_per_token():
 # ---- which logits the loss touches
 
 def test_the_gradient_is_zero_where_the_policy_chose_nothing():
-    """Trap 2: exactly 0 at the logits that predict prompt and padding, and not 0 at those of every sampled token, EOS included."""
+    """Trap 2: exactly 0 at the logits that predict prompt and padding, not 0 at those of every sampled token, EOS included."""
     tokens = torch.tensor([[5, 6, 2, 3, EOS], [5, 2, EOS, 0, 0]])
     mask = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]]).bool()
     logits = torch.randn(2, 4, 8, generator=seeded()).requires_grad_()
@@ -196,7 +197,8 @@ def test_the_same_factor_from_the_sampler_to_the_gradient_of_the_weights():
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(p, list(model.parameters()))])
     rollout = generate(model, [[2]] * B, 1, eos=EOS, generator=seeded())
     logprobs, _ = score(model, rollout.tokens)
-    loss, _ = policy_loss(logprobs, rollout.logprobs, group_advantages(rollout.finished.float(), 2, std=False), rollout.mask, **CLIP)
+    advantages = group_advantages(rollout.finished.float(), 2, std=False)
+    loss, _ = policy_loss(logprobs, rollout.logprobs, advantages, rollout.mask, **CLIP)
     estimate = torch.cat([g.flatten() for g in torch.autograd.grad(-loss, list(model.parameters()))])
     assert float(estimate @ exact / (exact @ exact)) == pytest.approx(0.5, abs=0.05)
     assert float(torch.cosine_similarity(estimate, exact, dim=0)) > 0.98
@@ -205,8 +207,8 @@ def test_the_same_factor_from_the_sampler_to_the_gradient_of_the_weights():
 # ---- an update
 
 def make(policy, **settings):
-    defaults = {"group_size": 4, "lr": 0.01, "max_new_tokens": 12, "micro_batch": 64, "max_grad_norm": 1e9, "std": True, "beta": 0.0,
-                "epochs": 1, "temperature": 1.0, "aggregate": "sequence_mean"}
+    defaults = {"group_size": 4, "lr": 0.01, "max_new_tokens": 12, "micro_batch": 64, "max_grad_norm": 1e9, "std": True,
+                "beta": 0.0, "epochs": 1, "temperature": 1.0, "aggregate": "sequence_mean"}
     return GRPO(policy, TASK, GRPOConfig(**(defaults | settings)), seeded())
 
 
@@ -264,7 +266,7 @@ def test_a_rollout_that_is_not_the_policys_own_shows_in_the_log_ratio():
 
 
 def test_in_low_precision_the_first_ratio_is_exactly_1():
-    """bfloat16 rounds the stored and the recomputed log-probs differently; the difference is logged and kept out of the clip."""
+    """bfloat16 rounds the stored and the recomputed log-probs differently: this is logged, and kept out of the clip."""
     model = tiny_gpt(vocab_size=6, scale=6.0)
     model.compute_dtype = torch.bfloat16
     metrics = make(model, clip_low=0.0, clip_high=0.0).update(sampled(model), torch.arange(8.0))
@@ -289,7 +291,15 @@ def test_with_a_kl_term_groups_that_agree_are_still_pulled_to_the_reference():
     with torch.no_grad():
         model.blocks[0].q.weight += 0.5 * torch.randn(32, 32, generator=seeded())  # away from the reference
     metrics = algorithm.update(sampled(model), torch.ones(8))
-    assert metrics["updates"] == 1 and metrics["grad_norm"] > 0 and metrics["kl"] > 0
+    assert metrics["updates"] == 1 and metrics["grad_norm"] > 0
+
+
+def test_the_reported_kl_is_the_mean_log_ratio_to_the_reference():
+    """A policy that writes token 3 with probability 1/2 where the reference has 1/4: ln 2 at each of two tokens."""
+    algorithm = make(Bigram(torch.zeros(4, 4)))
+    rollout = Rollout(torch.tensor([[2, 3, 3]]), torch.tensor([1]), torch.tensor([3]), torch.tensor([[False, True, True]]),
+                      torch.tensor([[0, 0.5, 0.5]]).log(), torch.tensor([False]))
+    assert algorithm.kl(rollout) == pytest.approx(math.log(2))
 
 
 def test_unfinished_rows_count_in_their_group():

@@ -144,7 +144,7 @@ def test_stored_logprobs_equal_recomputed_ones(temperature, device):
 
 
 def test_the_largest_log_ratio_rings_only_when_something_is_wrong():
-    """Trap 7: rounding for the policy's own rollout; loud at another temperature, or for another policy. Padding is no alarm."""
+    """Trap 7: rounding for the policy's own rollout; loud at another temperature, or for another policy."""
     model = tiny_gpt()
     rollout = generate(model, PROMPTS, 16, 0.7, eos=EOS, generator=seeded())
     assert largest_log_ratio(model, rollout, 0.7) == largest_log_ratio(model, rollout, 0.7, batch=3) < 1e-4
@@ -200,7 +200,7 @@ def test_rows_that_leave_change_nothing_for_those_that_stay():
 @pytest.mark.parametrize("scale", [50.0, float("nan")])
 def test_an_earlier_call_leaves_nothing_behind(scale):
     """The cache is reused. What an earlier model left in it, even one that had diverged, must not be seen."""
-    model, earlier = tiny_gpt(n_head=4), tiny_gpt(n_head=4, scale=scale)  # a shape of their own: no other test shares this cache
+    model, earlier = tiny_gpt(n_head=4), tiny_gpt(n_head=4, scale=scale)  # a shape, hence a cache, of their own
     expected = generate(model, PROMPTS[:4], 16, 0.0, eos=EOS)
     generate(earlier, [[3] * 8] * 8, 16)
     again = generate(model, PROMPTS[:4], 16, 0.0, eos=EOS)

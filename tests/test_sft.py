@@ -13,7 +13,7 @@ from tasks import split_of
 from toys import Bigram, tiny_gpt
 
 TASK = tasks.load("countdown", numbers=2, cot="off")
-NO_STEP = SimpleNamespace(zero_grad=lambda: None, step=lambda schedule: None)  # an optimizer that leaves the gradients to look at
+NO_STEP = SimpleNamespace(zero_grad=lambda: None, step=lambda schedule: None)  # leaves the gradients to look at
 
 
 class Fixed(torch.nn.Module):

@@ -16,11 +16,12 @@ import tasks
 import train
 from config import InputError
 from evaluate import fixed_problems
-from tasks import Problem
+from tasks import Problem, split_of
 
-# Two numbers and no thinking: eight tokens, so that a very small model is sometimes right and every step has something to learn.
-TINY = ("--task countdown --numbers 2 --max-number 9 --cot off --format-weight 0.5 --n-layer 1 --n-embd 32 --n-head 2 "
-        "--sft-steps 60 --sft-batch 32 --sft-micro-batch 32 --sft-lr 0.01 --sft-muon-lr 0.02 --prompts 4 --group-size 4 --lr 0.003 "
+# Two numbers and no thinking: eight tokens, so that a very small model is sometimes right and most steps can learn something.
+TINY = ("--task countdown --numbers 2 --max-number 9 --cot off --expert-share 0.5 --format-weight 0.5 "
+        "--n-layer 1 --n-embd 32 --n-head 2 --sft-steps 60 --sft-batch 32 --sft-micro-batch 32 --sft-lr 0.01 "
+        "--sft-muon-lr 0.02 --prompts 4 --group-size 4 --lr 0.003 "
         "--test-problems 3 --test-samples 16 --eval-problems 2 --eval-every 0 --checkpoint-every 2 --device cpu").split()
 
 
@@ -154,8 +155,7 @@ def test_a_cached_warm_start_gives_the_run_of_a_fresh_one(runs, tmp_path, monkey
     assert_same_run(tmp_path / "miss", tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("flags", [["--sft-steps", "61"], ["--seed", "1"], ["--n-layer", "2"], ["--max-number", "8"], ["--sft-lr", "0.02"]],
-                         ids=" ".join)
+@pytest.mark.parametrize("flags", ["--sft-steps 61", "--seed 1", "--n-layer 2", "--max-number 8", "--sft-lr 0.02"])
 def test_another_setting_is_another_warm_start(runs, flags):
     """A cache that is hit too often would be worse than none."""
     def path(*argv):
@@ -163,7 +163,7 @@ def test_another_setting_is_another_warm_start(runs, flags):
         configs = train.configure(algo, task, given)
         run = train.Run(None, algo, task, configs)
         return train.warm_start_path(run.task, configs, run.policy)
-    assert path() == path("--lr", "0.5") and path() != path(*flags)
+    assert path() == path("--lr", "0.5") and path() != path(*flags.split())
 
 
 def test_the_seed_decides_the_run(runs, straight):
@@ -203,6 +203,14 @@ def test_the_text_in_samples_gives_the_logged_reward_again(straight):
     assert [int(page.split()[0]) for page in pages] == [0, 4] and max(rewards) > 0
 
 
+def test_a_cut_off_sample_is_shown_as_such_and_gets_nothing(runs):
+    """Trap 26: seven tokens hold a whole answer of this task, but not its EOS."""
+    run = train.start([*TINY, "--steps", "0", "--out", str(runs / "cut")])
+    run.max_new_tokens = 7
+    page = run.samples()
+    assert "</answer> (cut off)" in page and set(re.findall(r" \(cut off\)\n--- reward (.*)\n", page)) == {"0"}
+
+
 def test_the_logged_reward_is_that_of_the_texts_that_were_sampled(runs, straight, monkeypatch):
     """Trap 26 for the loop: reward and accuracy of a line come from the completions of its own rollout."""
     seen, original = [], train.rule_rewards
@@ -219,16 +227,23 @@ def test_sampled_tokens_are_counted(straight):
     assert lines[-1]["tokens"] == pytest.approx(sum(line["length"] * 16 for line in lines))
 
 
-def test_training_looks_at_val_and_the_summary_at_test(runs, monkeypatch):
-    """Trap 31: test problems are drawn before the first step and after the last one, never between."""
-    looked = []
-    original_problems, original_step = train.fixed_problems, train.Run.train_step
-    monkeypatch.setattr(train, "fixed_problems", lambda task, split, n: looked.append(split) or original_problems(task, split, n))
-    monkeypatch.setattr(train.Run, "train_step", lambda self: looked.append("step") or original_step(self))
+def test_training_draws_from_train_looks_at_val_and_reports_test(runs, monkeypatch):
+    """Trap 31: test problems are drawn before the first step and after the last one, never between. Trap 21: train on train."""
+    looked, trained_on = [], set()
+    draw, judge, step = train.fixed_problems, train.rule_rewards, train.Run.train_step
+
+    def watched_judge(task, problems, *more):
+        if len(problems) == 16:  # a training batch; the three of samples.txt are judged, too
+            trained_on.update(split_of(problem.key) for problem in problems)
+        return judge(task, problems, *more)
+
+    monkeypatch.setattr(train, "rule_rewards", watched_judge)
+    monkeypatch.setattr(train, "fixed_problems", lambda task, split, n: looked.append(split) or draw(task, split, n))
+    monkeypatch.setattr(train.Run, "train_step", lambda self: looked.append("step") or step(self))
     train.main([*TINY, "--eval-every", "1", "--steps", "2", "--out", str(runs / "splits")])
     first, last = looked.index("step"), len(looked) - looked[::-1].index("step")
     assert "test" in looked[:first] and "test" in looked[last:]
-    assert set(looked[first:last]) == {"step", "val"} and "train" not in looked
+    assert set(looked[first:last]) == {"step", "val"} and "train" not in looked and trained_on == {"train"}
 
 
 def test_the_summary_puts_rivals_beside_the_result(runs):
@@ -281,10 +296,11 @@ def refused(argv, capsys):
 
 @pytest.mark.parametrize("flags, named", [
     ("--task chess", "chess"), ("--algo foo", "foo"), ("--numbers 1", "--numbers"), ("--numbers two", "--numbers"),
-    ("--group-size 1", "--group-size"), ("--group-size 2.5", "--group-size"), ("--lr nan", "--lr"), ("--lr -1", "--lr"), ("--lr inf", "--lr"),
+    ("--group-size 1", "--group-size"), ("--group-size 2.5", "--group-size"), ("--lr nan", "--lr"), ("--lr -1", "--lr"),
     ("--init missing", "missing"), ("--block-size 8", "--block-size"), ("--max-new-tokens 2", "--max-new-tokens"),
     ("--fish 3", "--fish"), ("fish", "fish"), ("--steps", "--steps"), ("--ste 3", "--ste"), ("--resume nowhere", "nowhere"),
-    ("--n-embd 34", "--n-embd"), ("--aggregate mean", "--aggregate"), ("--temperature 0", "--temperature"), ("--seed -1", "--seed"),
+    ("--n-embd 34", "--n-embd"), ("--aggregate mean", "--aggregate"), ("--temperature 0", "--temperature"),
+    ("--seed -1", "--seed"), ("--lr inf", "--lr"),
     ("--test-samples 8", "--test-samples"), ("--dtype float16", "--dtype"), ("--device tpu", "--device"),
     ("--top-k 5", "--top-k"), ("--top-p 0.9", "--top-p"),  # trap 6: what is sampled from must be what is trained
 ], ids=lambda x: x)
@@ -315,7 +331,7 @@ def test_an_init_of_another_shape_is_refused_with_the_flag_that_helps(straight, 
 @pytest.mark.parametrize("damage", ["cut short", "another file", "another vocabulary"])
 def test_an_init_that_cannot_be_used_is_refused(straight, damage, tmp_path, capsys):
     content, path = (straight / "checkpoint.pt").read_bytes(), tmp_path / "init.pt"
-    path.write_bytes(content[:len(content) // 2] if damage == "cut short" else b"hello" if damage == "another file" else content)
+    path.write_bytes({"cut short": content[:len(content) // 2], "another file": b"hello"}.get(damage, content))
     if damage == "another vocabulary":
         torch.save(torch.load(path, weights_only=True) | {"vocabulary": ["a", "b"]}, path)
     assert str(path) in refused([*TINY, "--init", str(path), "--out", str(tmp_path / "x")], capsys)
@@ -326,7 +342,8 @@ def test_a_resumed_run_keeps_its_settings(straight, flags, capsys):
     assert flags.split()[0] in refused(["--resume", str(straight), *flags.split()], capsys)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"algo": "grpo"}', '{"model_type": "llama"}', '{"algo": "x", "task": "countdown"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"algo": "grpo"}', '{"model_type": "llama"}',
+                                     '{"algo": "x", "task": "countdown"}'])
 def test_a_folder_with_a_foreign_config_cannot_be_resumed(content, tmp_path, capsys):
     (tmp_path / "config.json").write_text(content)
     refused(["--resume", str(tmp_path)], capsys)
@@ -351,7 +368,7 @@ def test_help_names_every_setting(capsys):
         train.main(["--help"])
     text = capsys.readouterr().out
     assert error.value.code == 0
-    for name in ("--algo", "--task", "--seed", "--out", "--init", "--resume", "--device", "--dtype", "--steps", "--token-budget",
-                 "--sft-steps", "--lr", "--group-size", "--prompts", "--temperature", "--max-new-tokens", "--eval-every",
-                 "--checkpoint-every", "--cot"):
+    for name in ("--algo", "--task", "--seed", "--out", "--init", "--resume", "--device", "--dtype", "--steps",
+                 "--token-budget", "--sft-steps", "--lr", "--group-size", "--prompts", "--temperature", "--max-new-tokens",
+                 "--eval-every", "--checkpoint-every", "--cot"):
         assert name in text
