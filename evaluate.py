@@ -63,7 +63,8 @@ def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperatur
     """Sample n completions of each problem, and one greedily -> dict.
 
     greedy, pass@k for each k <= n, their standard errors over the problems (`pass@1_se`), length (mean tokens sampled, EOS
-    included), finished (share), and the mean of whatever `task.describe` reports (attempts, ...).
+    included), finished (share), and the mean of whatever `task.describe` reports (attempts, ...). Where it reports `chain`:
+    right_with_chain and right_without, the accuracy of the answers with a chain of thought and of those without.
     """
     judged = sample_and_judge(model, task, problems, n, max_new_tokens, temperature, seed)
     greedy = sample_and_judge(model, task, problems, 1, max_new_tokens, 0.0, seed)
@@ -79,6 +80,10 @@ def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperatur
     for name in judged[0]:
         if name != "right":
             result[name] = mean([j[name] for j in judged])
+    for name, kind in (("right_with_chain", 1.0), ("right_without", 0.0)):  # does thinking pay? Where both kinds are seen
+        answers = [j["right"] for j in judged if j.get("chain") == kind]
+        if answers:
+            result[name] = mean(answers)
     return result
 
 

@@ -1,6 +1,7 @@
 """Every picture, in one style. matplotlib is optional, and this is the only file that asks for it.
 
-    python plot.py runs/grpo-countdown-0 [RUN ...]        draws curves.png into the first run's folder
+    python plot.py runs/grpo-countdown-0 [RUN ...]        curves.png in the first run's folder
+    python plot.py --chains RUN [RUN ...]                 chains.png there: serial tasks, whether thinking pays
 
 Several runs (seeds) of one setting are drawn as one line each in the same colour. The colours are chosen to be told apart by
 colour-blind readers (Okabe and Ito), and a name stands at the end of its line instead of in a legend.
@@ -10,7 +11,7 @@ import pathlib
 import sys
 
 COLOURS = {"policy": "#0072B2", "training problems": "#56B4E9", "blind search": "#D55E00", "demonstrations": "#009E73",
-           "more imitation": "#CC79A7", "warm start": "#777777"}
+           "more imitation": "#CC79A7", "rejection sampling, by rounds": "#E69F00"}
 
 
 def read(run):
@@ -86,7 +87,56 @@ def curves(*runs, out=None):
     return path
 
 
+def law(p, a, c, rounds):
+    """The share of chains after each round of rejection sampling: keep what is right, imitate it, p -> p a / (p a + (1 - p) c).
+
+    a, c: accuracy with a chain and without. For a = 1 this is the law of arXiv:2510.11495.
+
+    >>> law(0.25, 1.0, 0.5, 2)
+    [0.25, 0.4, 0.5714285714285714]
+    """
+    shares = [p]
+    for _ in range(rounds):
+        p = p * a / (p * a + (1 - p) * c)
+        shares.append(p)
+    return shares
+
+
+def chains(*runs, out):
+    """The share of answers with a chain, step by step, beside what imitation keeps and the law of rejection sampling; and
+    accuracy on training and held-out problems. runs: two settings of a serial task, a column each -> the path of the PNG."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(2, len(runs), figsize=(4.6 * len(runs), 6), layout="constrained", squeeze=False, sharey=True)
+    for column, run in zip(axes.T, runs):
+        lines, summary = read(run)
+        steps, before = [entry["step"] for entry in lines], summary["before"]
+        looked = [entry for entry in lines if "val_pass@1" in entry]
+        at, last = [entry["step"] for entry in looked], steps[-1]
+        line(column[0], steps, [entry["chain"] for entry in lines], "policy", lw=1.8)
+        line(column[0], [0, last], 2 * [before["chain"]], "more imitation", ls=":")
+        rounds = law(before["chain"], before["right_with_chain"], before["right_without"], min(last, 40))
+        line(column[0], range(len(rounds)), rounds, "rejection sampling, by rounds", ls="--")
+        column[0].set_title(f"{pathlib.Path(run).name}\nshare of answers with a chain", fontsize=10, loc="left")
+        line(column[1], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", lw=1)
+        line(column[1], at, [entry["val_pass@1"] for entry in looked], "policy", lw=1.8)
+        column[1].plot([0, last], [before["pass@1"], summary["after"]["pass@1"]], "o", color=COLOURS["policy"], ms=5, zorder=3)
+        column[1].set_title("share of right answers (lines: training, val; dots: test)", fontsize=10, loc="left")
+        for axis in column:
+            axis.set_xlabel("step of GRPO", fontsize=9)
+            axis.set_ylim(0, 1.03)
+            axis.set_xlim(0, last * 1.4)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.2)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+    return out
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(print("error: name at least one run folder", file=sys.stderr) or 2)
-    print(curves(*sys.argv[1:]))
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("--")]
+    named = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    if not named or set(flags) - {"--chains"}:
+        sys.exit(print("error: usage: python plot.py [--chains] RUN [RUN ...]", file=sys.stderr) or 2)
+    print(chains(*named, out=pathlib.Path(named[0]) / "chains.png") if flags else curves(*named))

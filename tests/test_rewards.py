@@ -72,7 +72,8 @@ def test_brackets_may_be_nested_fifty_deep():
     ("<think>x</think><answer>1 + 2</answer>", "1 + 2"), ("<answer>\n1\n</answer>", "1"), ("<answer>1</answer> bye", "1"),
     ("", None), ("1 + 2", None), ("<answer>1", None), ("1</answer>", None), ("<answer></answer>", None),
     ("<answer> </answer>", None), ("<answer>1</answer><answer>2</answer>", None),
-    ("<answer>1</answer><answer>1</answer>", None), ("<answer><answer>1</answer>", None), ("<answer>1</answer></answer>", None), ("</answer>1<answer>", None),
+    ("<answer>1</answer><answer>1</answer>", None), ("<answer><answer>1</answer>", None),
+    ("<answer>1</answer></answer>", None), ("</answer>1<answer>", None),
     ("<ANSWER>1</ANSWER>", None), ("<answer >1</answer>", None),
 ])
 def test_there_is_one_answer_or_none(completion, text):
