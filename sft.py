@@ -16,13 +16,19 @@ The recipe:
 What is simplified: no packing of several examples into a row, no dropout, no weight decay.
 Source: the cold start of DeepSeek-R1 (arXiv:2501.12948, section 2.3.1); rate schedule: arXiv:2405.18392.
 """
+import hashlib
+import json
+import pathlib
 import random
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
+from tqdm import tqdm
 
-from config import setting
+import checkpoint
+from config import InputError, flag, setting
 from model import make_optimizer
 from sample import score
 
@@ -102,3 +108,48 @@ def warm_start(model, task, config, seed, progress=iter, seconds=None):
         losses.append(sft_step(model, optimizer, tokens.to(model.device), mask.to(model.device), config.sft_micro_batch,
                                schedule(done)))
     return losses
+
+
+# ----------------------------------------------------------------------------------- where warm starts are kept and found
+
+def init_from(path, model, task):
+    """Load the weights of a run or checkpoint into `model`. InputError if its vocabulary or its shape is another one."""
+    other, other_task, _ = checkpoint.load_run(path)
+    if other_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
+        raise InputError(f"--init {path}: its vocabulary is that of task {other_task.name}, not of {task.name}")
+    for name in ("n_layer", "n_head", "n_embd"):
+        theirs, ours = getattr(other.config, name), getattr(model.config, name)
+        if theirs != ours:
+            raise InputError(f"--init {path}: has {name} {theirs}, this run {ours}; add {flag(name)} {theirs}")
+    model.load_state_dict(other.state_dict())
+
+
+def cache_path(runs, task, model, config, seed):
+    """The folder of a warm start: named by a hash of everything that determines it, our own code included."""
+    here = pathlib.Path(__file__).parent
+    code = [here / f"{name}.py" for name in ("model", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
+    code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
+    determines = [task.name, asdict(task.options), asdict(model.config), asdict(config), seed, str(model.compute_dtype),
+                  model.device.type, torch.__version__, [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]]
+    return runs / f"warm-{task.name}-{hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:12]}"
+
+
+def cached_warm_start(model, task, config, seed, runs, fresh=False):
+    """`warm_start`, once: the next run with the same settings loads its result, which is the same to the bit.
+
+    runs: the folder of all runs. fresh=True makes it anew. -> (its folder, the seconds it took when it was made).
+    """
+    folder = cache_path(runs, task, model, config, seed)
+    if (folder / "checkpoint.pt").exists() and not fresh:
+        content = checkpoint.load(folder)
+        model.load_state_dict(content["model"])
+        print(f"warm start: {folder} (made earlier in {content['seconds']:.0f} s)")
+        return str(folder), content["seconds"]
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    losses = warm_start(model, task, config, seed, lambda steps: tqdm(steps, desc="warm start", unit="step", dynamic_ncols=True))
+    seconds = time.time() - started
+    checkpoint.save(folder / "checkpoint.pt", model, task, {"algo": "sft", "task": task.name, "max_new_tokens": 0},
+                    seconds=seconds, losses=losses)
+    print(f"warm start: loss {sum(losses[-20:]) / len(losses[-20:]):.3f} nats per token after {seconds:.0f} s, kept in {folder}")
+    return str(folder), seconds

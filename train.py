@@ -18,7 +18,6 @@ else about it: its name stands in the table below, and nowhere else in this file
 A run folder holds config.json, metrics.jsonl (one line a step), samples.txt (what the model writes, early and late),
 checkpoint.pt, summary.json and, where matplotlib is installed, curves.png.
 """
-import hashlib
 import json
 import pathlib
 import random
@@ -38,7 +37,7 @@ from evaluate import evaluate, fixed_problems, pick_device
 from model import GPT, GPTConfig
 from rewards import RewardConfig, rule_rewards
 from sample import SamplingConfig, collect, largest_log_ratio
-from sft import SFTConfig, warm_start
+from sft import SFTConfig, cached_warm_start, init_from, warm_start
 from tasks.tokenizer import EOS
 
 ALGORITHMS = {"grpo": grpo.GRPO}  # "sft" is the warm start alone
@@ -138,50 +137,13 @@ def new_model(task, loop, block_size, device):
     return model
 
 
-def init_from(path, model, task):
-    """Load weights from a run or checkpoint into `model`, if vocabulary and shape agree; InputError if not."""
-    other, other_task, _ = checkpoint.load_run(path)
-    if other_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
-        raise InputError(f"--init {path}: its vocabulary is that of task {other_task.name}, not of {task.name}")
-    for name in ("n_layer", "n_head", "n_embd"):
-        theirs, ours = getattr(other.config, name), getattr(model.config, name)
-        if theirs != ours:
-            raise InputError(f"--init {path}: has {name} {theirs}, this run {ours}; add {flag(name)} {theirs}")
-    model.load_state_dict(other.state_dict())
-
-
-def warm_start_path(task, configs, model):
-    """Where the warm start is cached: a folder named by a hash of everything that determines it, our own code included."""
-    here = pathlib.Path(__file__).parent
-    code = [here / f"{name}.py" for name in ("model", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
-    code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
-    loop = configs["loop"]
-    determines = [task.name, asdict(task.options), asdict(model.config), asdict(configs["sft"]), loop.seed, loop.dtype,
-                  model.device.type, torch.__version__, [hashlib.sha256(f.read_bytes()).hexdigest() for f in code]]
-    return RUNS / f"warm-{task.name}-{hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:12]}"
-
-
 def make_warm_start(model, task, configs):
-    """Bring `model` to its warm start: from --init, from the cache, or by training. -> (where it lies, seconds it took)."""
+    """Bring `model` to its warm start, from --init or from sft.py and its cache. -> (where it lies, seconds it took)."""
     loop = configs["loop"]
     if loop.init:
         init_from(loop.init, model, task)
         return loop.init, 0.0
-    folder = warm_start_path(task, configs, model)
-    if (folder / "checkpoint.pt").exists() and not loop.fresh:
-        content = checkpoint.load(folder)
-        model.load_state_dict(content["model"])
-        print(f"warm start: {folder} (made earlier in {content['seconds']:.0f} s)")
-        return str(folder), content["seconds"]
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.time()
-    losses = warm_start(model, task, configs["sft"], loop.seed,
-                        lambda steps: tqdm(steps, desc="warm start", unit="step", dynamic_ncols=True))
-    seconds = time.time() - started
-    checkpoint.save(folder / "checkpoint.pt", model, task, {"algo": "sft", "task": task.name, "max_new_tokens": 0},
-                    seconds=seconds, losses=losses)
-    print(f"warm start: loss {sum(losses[-20:]) / len(losses[-20:]):.3f} nats per token after {seconds:.0f} s, kept in {folder}")
-    return str(folder), seconds
+    return cached_warm_start(model, task, configs["sft"], loop.seed, RUNS, loop.fresh)
 
 
 # --------------------------------------------------------------------------------------------------------- one run

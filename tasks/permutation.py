@@ -11,10 +11,9 @@ the words on the way are the partial products.
 
 Every letter, every place (with the space before it) and "," is one token. A step repeats the places and puts behind each the
 letter that it takes, so that no token needs more than one look-up: a place is copied from the problem, always equally far
-back; a letter is the one that stands at this place in the step before. How a step is written decides whether it is learned:
-with two arrangements and nothing but chains, 200 steps of warm start make 99 of 100 chains perfect, and with the bare words
-(`adceb, eacbd, `), where every letter needs two look-ups, 12. One token for each of the 120 permutations was not learned in
-1,500 steps.
+back; a letter is the one that stands at this place in the step before. How a step is written decides whether it is learned.
+With the bare words (`adceb, eacbd, `) every letter needs two look-ups, and in the time in which this writing is learned almost
+perfectly, few of those chains come out right; one token for each of the 120 permutations is worse still.
 
 Composing k permutations of five things is complete for NC1: a network of fixed depth cannot do it at once for every k, unless
 TC0 = NC1 (Barrington 1989; arXiv:2210.10749). It has a fixed number of rounds, and each product waits for the one before.

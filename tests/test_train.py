@@ -16,6 +16,7 @@ import tasks
 import train
 from config import InputError
 from evaluate import fixed_problems
+from sft import cache_path
 from tasks import Problem, split_of
 
 # Two numbers and no thinking: eight tokens, so that a very small model is sometimes right and most steps can learn something.
@@ -162,7 +163,7 @@ def test_another_setting_is_another_warm_start(runs, flags):
         algo, task, given, _ = train.read_command_line([*TINY, *argv])
         configs = train.configure(algo, task, given)
         run = train.Run(None, algo, task, configs)
-        return train.warm_start_path(run.task, configs, run.policy)
+        return cache_path(train.RUNS, run.task, run.policy, configs["sft"], configs["loop"].seed)
     assert path() == path("--lr", "0.5") and path() != path(*flags.split())
 
 
