@@ -1,11 +1,12 @@
 """Every picture, in one style. matplotlib is optional, and this is the only file that asks for it.
 
-    python plot.py runs/grpo-countdown-0 [RUN ...]        curves.png in the first run's folder
-    python plot.py --chains RUN [RUN ...]                 chains.png there: serial tasks, whether thinking pays
+    python plot.py RUN [RUN ...]               curves.png in the first run's folder
+    python plot.py --chains RUN [RUN ...]      chains.png there: serial tasks, whether thinking pays
 
 Several runs (seeds) of one setting are drawn as one line each in the same colour. The colours are chosen to be told apart by
 colour-blind readers (Okabe and Ito), and a name stands at the end of its line instead of in a legend.
 """
+import argparse
 import json
 import pathlib
 import sys
@@ -27,11 +28,19 @@ def smooth(values, width=5):
     return [sum(values[max(0, i + 1 - width):i + 1]) / len(values[max(0, i + 1 - width):i + 1]) for i in range(len(values))]
 
 
-def line(axis, x, y, name, label=True, **style):
-    """One curve with its name at its end."""
+def line(axis, x, y, name, ends=None, **style):
+    """One curve in the colour of `name`; its end is noted in the dict `ends`, where `label` will write the name."""
     axis.plot(x, y, color=COLOURS[name], **style)
-    if label and len(x):
-        axis.annotate(name, (x[-1], y[-1]), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, color=COLOURS[name])
+    if ends is not None and len(x):
+        ends.setdefault(name, (x[-1], y[-1]))
+
+
+def label(axis, ends, gap=0.06):
+    """Write each name at the end of its curve, moved up where it would cover another one. The y axis goes from 0 to about 1."""
+    lowest = -1.0
+    for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):
+        lowest = max(y, lowest + gap)
+        axis.annotate(name, (x, lowest), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=COLOURS[name])
 
 
 def panels(first):
@@ -55,22 +64,23 @@ def curves(*runs, out=None):
     more = panels(data[0][0][0])
     figure, axes = plt.subplots(1, 1 + len(more), figsize=(4.2 * (1 + len(more)), 3.6), layout="constrained")
     last = max(lines[-1]["step"] for lines, _ in data)
-    for number, (lines, summary) in enumerate(data):
-        first, steps = number == 0, [entry["step"] for entry in lines]  # names are written once
-        line(axes[0], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", first, alpha=0.5, lw=1)
-        looked = [entry for entry in lines if "val_pass@1" in entry]
+    ends = {}
+    for lines, summary in data:
+        steps, looked = [entry["step"] for entry in lines], [entry for entry in lines if "val_pass@1" in entry]
         at = [entry["step"] for entry in looked]
-        line(axes[0], at, [entry["val_pass@1"] for entry in looked], "policy", first, lw=1.8)
+        line(axes[0], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", ends, alpha=0.5, lw=1)
+        line(axes[0], at, [entry["val_pass@1"] for entry in looked], "policy", ends, lw=1.8)
         if looked and looked[0]["val_blind_search"] is not None:
-            line(axes[0], at, [entry["val_blind_search"] for entry in looked], "blind search", first, ls="--")
+            line(axes[0], at, [entry["val_blind_search"] for entry in looked], "blind search", ends, ls="--")
         if summary:
             axes[0].plot([0, steps[-1]], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o",
                          color=COLOURS["policy"], ms=5, clip_on=False, zorder=3)
             for name, key in (("demonstrations", "demonstrations"), ("more imitation", "more_sft")):
                 if summary["baselines"][key] is not None and summary["baselines"][key] < 1:
-                    line(axes[0], [0, last], 2 * [summary["baselines"][key]], name, first, ls=":", lw=1.2)
+                    line(axes[0], [0, last], 2 * [summary["baselines"][key]], name, ends, ls=":", lw=1.2)
         for axis, (_, value) in zip(axes[1:], more):
-            line(axis, steps, smooth([value(entry) for entry in lines]), "policy", False)
+            line(axis, steps, smooth([value(entry) for entry in lines]), "policy")
+    label(axes[0], ends)
     titles = ["share of right answers (lines: val; dots: test)", *(title for title, _ in more)]
     for axis, title in zip(axes, titles):
         axis.set_title(title, fontsize=10, loc="left")
@@ -111,22 +121,25 @@ def chains(*runs, out):
     figure, axes = plt.subplots(2, len(runs), figsize=(4.6 * len(runs), 6), layout="constrained", squeeze=False, sharey=True)
     for column, run in zip(axes.T, runs):
         lines, summary = read(run)
-        steps, before = [entry["step"] for entry in lines], summary["before"]
+        steps, before, ends = [entry["step"] for entry in lines], summary["before"], [{}, {}]
         looked = [entry for entry in lines if "val_pass@1" in entry]
         at, last = [entry["step"] for entry in looked], steps[-1]
-        line(column[0], steps, [entry["chain"] for entry in lines], "policy", lw=1.8)
-        line(column[0], [0, last], 2 * [before["chain"]], "more imitation", ls=":")
-        rounds = law(before["chain"], before["right_with_chain"], before["right_without"], min(last, 40))
-        line(column[0], range(len(rounds)), rounds, "rejection sampling, by rounds", ls="--")
+        line(column[0], steps, [entry["chain"] for entry in lines], "policy", ends[0], lw=1.8)
+        line(column[0], [0, last], 2 * [before["chain"]], "more imitation", ends[0], ls=":")
+        rounds = law(before["chain"], before["right_with_chain"], before["right_without"], last)
+        line(column[0], range(len(rounds)), rounds, "rejection sampling, by rounds", ends[0], ls="--")
         column[0].set_title(f"{pathlib.Path(run).name}\nshare of answers with a chain", fontsize=10, loc="left")
-        line(column[1], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", lw=1)
-        line(column[1], at, [entry["val_pass@1"] for entry in looked], "policy", lw=1.8)
+        line(column[1], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", ends[1], lw=1)
+        line(column[1], at, [entry["val_pass@1"] for entry in looked], "policy", ends[1], lw=1.8)
         column[1].plot([0, last], [before["pass@1"], summary["after"]["pass@1"]], "o", color=COLOURS["policy"], ms=5, zorder=3)
         column[1].set_title("share of right answers (lines: training, val; dots: test)", fontsize=10, loc="left")
+        label(column[0], ends[0])
+        label(column[1], ends[1])
         for axis in column:
             axis.set_xlabel("step of GRPO", fontsize=9)
-            axis.set_ylim(0, 1.03)
-            axis.set_xlim(0, last * 1.4)
+            axis.set_ylim(0, 1.2)
+            axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+            axis.set_xlim(0, last * 1.45)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.2)
     figure.savefig(out, dpi=100)
@@ -135,8 +148,13 @@ def chains(*runs, out):
 
 
 if __name__ == "__main__":
-    flags = [argument for argument in sys.argv[1:] if argument.startswith("--")]
-    named = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
-    if not named or set(flags) - {"--chains"}:
-        sys.exit(print("error: usage: python plot.py [--chains] RUN [RUN ...]", file=sys.stderr) or 2)
-    print(chains(*named, out=pathlib.Path(named[0]) / "chains.png") if flags else curves(*named))
+    parser = argparse.ArgumentParser(description="Pictures of runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--chains", action="store_true", help="serial tasks: the share of chains; one column a run")
+    parser.add_argument("--out", help="a PNG; default: curves.png or chains.png in the first run's folder")
+    args = parser.parse_args()
+    missing = [run for run in args.runs if not (pathlib.Path(run) / "metrics.jsonl").is_file()]
+    if missing:
+        sys.exit(print(f"error: {missing[0]}: there is no run in this folder", file=sys.stderr) or 2)
+    out = args.out or pathlib.Path(args.runs[0]) / ("chains.png" if args.chains else "curves.png")
+    print((chains if args.chains else curves)(*args.runs, out=out))

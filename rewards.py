@@ -104,8 +104,6 @@ def parse_expression(text):
     def atom(depth):
         token = take()
         if token[0].isdigit():
-            if tokens[i][0].isdigit():  # "0" followed by "07", or two numbers with only a space between them
-                raise ValueError(f"{token} is followed by a number")
             numbers.append(int(token))
             return Fraction(numbers[-1])
         if token == "(" and depth < MAX_DEPTH:

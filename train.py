@@ -72,18 +72,22 @@ class Config:
 def read_command_line(argv):
     """argv -> (algo, task name, given: dict of values by name, resume: path or None). Exit status 2 on a bad flag."""
     first = Parser(prog="train.py", add_help=False)
-    first.add_argument("--algo", default="grpo")
-    first.add_argument("--task", default="countdown")
+    first.add_argument("--algo", help="(default: grpo)")
+    first.add_argument("--task", help="(default: countdown)")
     first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
     known, _ = first.parse_known_args(argv)
+    if known.resume and (known.algo or known.task):
+        raise InputError("--resume goes on with the algorithm and the task of the run: leave --algo and --task out")
+    known.algo, known.task = known.algo or "grpo", known.task or "countdown"
     if known.algo not in ("sft", *ALGORITHMS):
         raise InputError(f"--algo {known.algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
     parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
     for config_class in config_classes(known.algo, known.task).values():
         add_flags(parser, config_class)
     given = vars(parser.parse_args(argv))
-    algo, task, resume = (given.pop(name) for name in ("algo", "task", "resume"))
-    return algo, task, given, resume
+    for name in ("algo", "task", "resume"):
+        given.pop(name)
+    return known.algo, known.task, given, known.resume
 
 
 def config_classes(algo, task):
@@ -201,12 +205,15 @@ class Run:
         self.rng.setstate((version, tuple(internal), gauss))
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()[:self.step]
+        lines = self.read("metrics.jsonl").splitlines()[:self.step]
         self.write("metrics.jsonl", "".join(line + "\n" for line in lines))
-        text = (self.folder / "samples.txt").read_text()
-        pages = text.split("=== ")[1:]
+        pages = self.read("samples.txt").split("=== ")[1:]
         self.write("samples.txt", "".join("=== " + p for p in pages if int(p.split()[1]) <= self.step))
         return True
+
+    def read(self, name):
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
 
     def write(self, name, text):
         checkpoint.write_aside(self.folder / name, lambda file: file.write(text.encode()))
@@ -236,8 +243,7 @@ class Run:
         page = f"=== step {self.step}\n" + "".join(
             f"{problem.prompt}{text}{EOS if ended else ' (cut off)'}\n--- reward {reward:g}\n"
             for problem, text, ended, reward in zip(rollout.problems, texts, done, rewards.tolist()))
-        path = self.folder / "samples.txt"
-        if not path.exists() or page not in path.read_text():
+        if page not in self.read("samples.txt"):
             self.append("samples.txt", page)
         return page
 
@@ -277,8 +283,10 @@ class Run:
         texts = rollout.completions(self.task.tokenizer)
         rewards, accuracy = rule_rewards(self.task, rollout.problems, texts, rollout.finished.tolist(), self.configs["rewards"])
         if self.step == 0:
+            paused = time.time()
             worst = largest_log_ratio(self.algorithm.behaviour, rollout, self.algorithm.config.temperature)
             tqdm.write(f"stored against recomputed log-probs before the first update: largest difference {worst:.1e}")
+            started += time.time() - paused  # a check, not a part of the step
         metrics = self.algorithm.update(rollout, rewards)
         seconds = time.time() - started
         self.step += 1
@@ -390,14 +398,14 @@ def start(argv):
     run.warm_start, run.seconds["warm_start"] = make_warm_start(run.policy, run.task, run_configs)
     run.start_algorithm()
     run.before = run.measure("test", run.loop.test_problems, run.loop.test_samples)
-    run.first_samples = run.samples()
+    run.samples()
     run.save()
     return run
 
 
 def main(argv=None):
     run = start(argv)
-    print(f"\nwhat the warm start writes:\n{(run.folder / 'samples.txt').read_text().split('=== ')[1].partition(chr(10))[2]}")
+    print(f"\nwhat the warm start writes:\n{run.read('samples.txt').split('=== ')[1].partition(chr(10))[2]}")
 
     def stop(*_):  # Ctrl-C: finish the step, save, say how to go on; a second Ctrl-C ends at once
         run.stop_asked = True

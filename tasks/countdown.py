@@ -20,6 +20,8 @@ The teacher is honest but weak. It makes a few random legal attempts; if none of
 `expert_share` the last attempt is a planted solution, otherwise one more random one. Its answer is its last attempt, right or
 wrong. So imitation gives at best a lucky guesser that gives up early. The marks and the arithmetic are always true.
 """
+import random
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +32,7 @@ from tasks import Problem, Task
 from tasks.tokenizer import Tokenizer
 
 LARGEST = 99  # the largest number that is a token
+STEP = re.compile(r"(?P<a>0|[1-9][0-9]?) (?P<operator>[-+*/]) (?P<b>0|[1-9][0-9]?) = (?P<c>0|[1-9][0-9]?)")
 
 
 @dataclass
@@ -93,12 +96,10 @@ def reachable(numbers):
 
 
 def random_attempt(numbers, rng):
-    """A uniformly drawn legal step after another. -> (list of steps, the last number; None if it got stuck)."""
+    """A uniformly drawn legal step after another -> (list of steps, the last number). There is always one: a - b."""
     chosen = []
     while len(numbers) > 1:
         options = steps(numbers)
-        if not options:  # only large numbers left: every result would be above 99
-            return chosen, None
         chosen.append(options[int(rng.random() * len(options))])  # several times faster than rng.choice
         numbers = chosen[-1][-1]
     return chosen, numbers[0]
@@ -158,7 +159,7 @@ class Countdown(Task):
             if o.targets == "expression":
                 target = random_attempt(numbers, rng)[1]
             else:
-                target = rng.choice(sorted(reachable(numbers)) or [0])
+                target = rng.choice(sorted(reachable(numbers)))
             if target and target <= o.max_target:
                 break
         order = sorted(numbers, key=lambda _: rng.random())  # shuffled, so that a position means nothing
@@ -167,14 +168,12 @@ class Countdown(Task):
     def demonstration(self, problem, rng):
         o, (_, *numbers, target) = self.options, problem.key
         numbers = tuple(numbers)
-        lines, value = [], None
+        lines = []
         for left in reversed(range(int(rng.random() * o.attempts) + 1)):
             if left == 0 and rng.random() < o.expert_share:
                 attempt, value = solution(numbers, target, rng), target
             else:
-                value = None
-                while value is None:  # an attempt that got stuck is started again
-                    attempt, value = random_attempt(numbers, rng)
+                attempt, value = random_attempt(numbers, rng)
             lines.append("".join(f"{a} {op} {b} = {c}, " for a, op, b, c, _ in attempt)
                          + ("found\n" if value == target else "failed\n"))
             if value == target:
@@ -220,13 +219,12 @@ class Countdown(Task):
         """
         left = Counter(problem.key[1:-1])
         for step in text.split(", "):
-            try:
-                a, operator, b, equals, c = step.split(" ")
-                a, b, c = int(a), int(b), int(c)
-            except ValueError:
+            match = STEP.fullmatch(step)
+            if not match:
                 return None
+            a, b, c = (int(match[name]) for name in "abc")
             left.subtract((a, b))
-            if min(left.values()) < 0 or equals != "=" or operator not in "+-*/" or combine(a, operator, b) != c:
+            if min(left.values()) < 0 or combine(a, match["operator"], b) != c:
                 return None
             left[c] += 1
         return c if left.total() == 1 else None
@@ -238,7 +236,6 @@ class Countdown(Task):
         average. With S_j = P(not found within j attempts), a budget of k makes S_0 + ... + S_(k-1) attempts and succeeds with
         probability 1 - S_k; between two whole budgets both are mixed. `searches` simulated searches a problem.
         """
-        import random
         rng, longest = random.Random(seed), 2 * int(attempts) + 8
         found_at = Counter()
         for problem in problems:
