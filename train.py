@@ -76,18 +76,38 @@ def read_command_line(argv):
     first.add_argument("--task", help="(default: countdown)")
     first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
     known, _ = first.parse_known_args(argv)
-    if known.resume and (known.algo or known.task):
-        raise InputError("--resume goes on with the algorithm and the task of the run: leave --algo and --task out")
-    known.algo, known.task = known.algo or "grpo", known.task or "countdown"
-    if known.algo not in ("sft", *ALGORITHMS):
-        raise InputError(f"--algo {known.algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
+    if known.resume:  # the run knows what it is
+        stored = read_config(pathlib.Path(known.resume))
+        for name in ("algo", "task"):
+            if getattr(known, name) not in (None, stored[name]):
+                raise InputError(f"--{name} {getattr(known, name)}: the run in {known.resume} has {name} {stored[name]}")
+        known.algo, known.task = stored["algo"], stored["task"]
+    algo, task = known.algo or "grpo", known.task or "countdown"
+    if algo not in ("sft", *ALGORITHMS):
+        raise InputError(f"--algo {algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
     parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
-    for config_class in config_classes(known.algo, known.task).values():
+    for config_class in config_classes(algo, task).values():
         add_flags(parser, config_class)
     given = vars(parser.parse_args(argv))
     for name in ("algo", "task", "resume"):
         given.pop(name)
-    return known.algo, known.task, given, known.resume
+    if known.resume:
+        changed = set(given) - {"steps", "token_budget"}
+        if changed:
+            raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
+        given = stored | given
+    return algo, task, given, known.resume
+
+
+def read_config(folder):
+    """The config.json of a run folder -> dict. InputError if there is none, or it is not one of ours."""
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+        if stored["algo"] in ("sft", *ALGORITHMS) and stored["task"] in tasks.names():
+            return stored
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise InputError(f"--resume {folder}: there is no run of this project in this folder")
 
 
 def config_classes(algo, task):
@@ -358,39 +378,18 @@ def report(summary):
     return "\n".join(lines)
 
 
-def read_config(folder):
-    """The config.json of a run folder -> dict. InputError if there is none, or it is not one of ours."""
-    try:
-        stored = json.loads((folder / "config.json").read_text())
-        if stored["algo"] in ("sft", *ALGORITHMS) and stored["task"] in tasks.names():
-            return stored
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    raise InputError(f"--resume {folder}: there is no run of this project in this folder")
-
-
 def start(argv):
     """The command line -> a Run that is ready for its first step, or for the step after its last checkpoint."""
     algo, task_name, given, resume = read_command_line(argv)
-    if resume:
-        folder = pathlib.Path(resume)
-        stored = read_config(folder)
-        changed = set(given) - {"steps", "token_budget"}
-        if changed:
-            raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
-        algo, task_name, given = stored.pop("algo"), stored.pop("task"), stored | given
     run_configs = configure(algo, task_name, given)
-    if not resume:
-        tasks.load(task_name, **asdict(run_configs["options"]))  # what cannot be used is said before a folder is made
-    run = Run(None, algo, task_name, run_configs)
-    if not resume:
+    run = Run(pathlib.Path(resume or ""), algo, task_name, run_configs)
+    if not resume:  # what cannot be used is said before a folder is made
         if run.loop.init:
             init_from(run.loop.init, run.policy, run.task)
-        folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}")
-    run.folder = folder
+        run.folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}")
     run.write("config.json", json.dumps(run.config_dict(), indent=2) + "\n")
     parameters = sum(p.numel() for p in run.policy.parameters())
-    print(f"{folder}: {algo} on {task_name}, {parameters:,} parameters, {run.device}, {run.loop.dtype}, "
+    print(f"{run.folder}: {algo} on {task_name}, {parameters:,} parameters, {run.device}, {run.loop.dtype}, "
           f"about {expected_memory(run) / 1e9:.1f} GB of memory")
     if resume and run.restore():
         print(f"resumed after step {run.step}")
