@@ -58,11 +58,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}  (--help lists every flag)\n")
 
 
-def add_flags(parser, config_class):
-    """One flag for each field of `config_class`. A flag that is not given stays out of the parsed result."""
+def add_flags(parser, config_class, defaults={}):
+    """One flag for each field of `config_class`. A flag that is not given stays out of the parsed result.
+
+    defaults: values by name that take the place of the field's own, in the help text.
+    """
     group = parser.add_argument_group(config_class.__doc__.splitlines()[0])
     for f in fields(config_class):
-        help = f"{f.metadata['help']} (default: {f.default})".replace("%", "%%")
+        help = f"{f.metadata['help']} (default: {defaults.get(f.name, f.default)})".replace("%", "%%")
         if f.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
         else:

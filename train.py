@@ -87,7 +87,7 @@ def read_command_line(argv):
         raise InputError(f"--algo {algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
     parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
     for config_class in config_classes(algo, task).values():
-        add_flags(parser, config_class)
+        add_flags(parser, config_class, tasks.task_class(task).defaults)
     given = vars(parser.parse_args(argv))
     for name in ("algo", "task", "resume"):
         given.pop(name)
@@ -118,7 +118,8 @@ def config_classes(algo, task):
 
 
 def configure(algo, task, given):
-    """Given values -> the checked configs by name."""
+    """Given values -> the checked configs by name. What is not given is what the task suggests, or the general default."""
+    given = tasks.task_class(task).defaults | given
     return {name: from_flags(config_class, given) for name, config_class in config_classes(algo, task).items()}
 
 

@@ -46,6 +46,7 @@ class Task:
     max_prompt_tokens: int   # no prompt is longer
     min_new_tokens: int      # the shortest complete answer, EOS included: a shorter limit makes the task impossible
     max_new_tokens: int      # how long answers may get, EOS included; no demonstration is longer
+    defaults = {}            # settings of a run that suit this task better than the general ones, {"steps": 100}
 
     def sample_problem(self, rng, split="train"):
         """Draw from the task's distribution until the key falls into `split`. rng: random.Random."""

@@ -39,6 +39,7 @@ class IteratedSquaringOptions(SerialOptions):
 class IteratedSquaring(SerialTask):
     """See the top of this file; options: `IteratedSquaringOptions`."""
     Options = IteratedSquaringOptions
+    defaults = {"steps": 200}  # not every look-up is known after the warm start: they are still learned when all answers think
 
     def __init__(self, options):
         p, low, high = options.p, options.min_k, options.max_k

@@ -34,6 +34,7 @@ class SerialOptions:
 
 class SerialTask(Task):
     """A task fills in `draw`, with the true answer as a text, and `chain`; and the sizes, with `set_sizes`."""
+    defaults = {"steps": 100}  # by then every answer has a chain, and most groups agree
     answers: frozenset      # every text that is an answer to some problem
     step_token = ", "       # every step of a chain ends with it
 

@@ -373,3 +373,9 @@ def test_help_names_every_setting(capsys):
                  "--token-budget", "--sft-steps", "--lr", "--group-size", "--prompts", "--temperature", "--max-new-tokens",
                  "--eval-every", "--checkpoint-every", "--cot"):
         assert name in text
+
+
+def test_a_task_may_suggest_settings_and_a_flag_overrules_them():
+    assert train.configure("grpo", "countdown", {})["loop"].steps == 200
+    assert train.configure("grpo", "circuit", {})["loop"].steps == 100
+    assert train.configure("grpo", "circuit", {"steps": 7})["loop"].steps == 7
