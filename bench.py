@@ -104,7 +104,7 @@ def bench_verifier():
                        ("one long product", lambda n: "<answer>" + "9*" * (n // 2) + "9</answer>"),
                        ("open tags", lambda n: "<answer>" * (n // 8))):
         cells = []
-        for n in (100, 1_000, 10_000, 100_000, 1_000_000):
+        for n in (100, 400, 10_000, 1_000_000):
             text, count = make(n), max(3, 20_000 // n)
             seconds = statistics.median(timed(lambda: task.verify(problem, text), torch.device("cpu"))[0] for _ in range(count))
             cells.append(f"{n:>9,}: {seconds * 1e6:>7,.0f}")

@@ -80,11 +80,18 @@ def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperatur
     for name in judged[0]:
         if name != "right":
             result[name] = mean([j[name] for j in judged])
-    for name, kind in (("right_with_chain", 1.0), ("right_without", 0.0)):  # does thinking pay? Where both kinds are seen
-        answers = [j["right"] for j in judged if j.get("chain") == kind]
-        if answers:
-            result[name] = mean(answers)
-    return result
+    return result | by_chain(judged)
+
+
+def by_chain(judged):
+    """Does thinking pay? The accuracy of the answers with a chain of thought and of those without, as far as there are any.
+
+    >>> by_chain([{"right": True, "chain": 1.0}, {"right": False, "chain": 0.0}, {"right": True, "chain": 0.0}])
+    {'right_with_chain': 1.0, 'right_without': 0.5}
+    """
+    kinds = {name: [j["right"] for j in judged if j.get("chain") == chain]
+             for name, chain in (("right_with_chain", 1.0), ("right_without", 0.0))}
+    return {name: sum(right) / len(right) for name, right in kinds.items() if right}
 
 
 @dataclass

@@ -100,7 +100,7 @@ def curves(*runs, out=None):
 def law(p, a, c, rounds):
     """The share of chains after each round of rejection sampling: keep what is right, imitate it, p -> p a / (p a + (1 - p) c).
 
-    a, c: accuracy with a chain and without. For a = 1 this is the law of arXiv:2510.11495.
+    a, c: accuracy with a chain and without, on the problems that are sampled: those of the training split. For a = 1 this is the law of arXiv:2510.11495.
 
     >>> law(0.25, 1.0, 0.5, 2)
     [0.25, 0.4, 0.5714285714285714]
@@ -121,25 +121,26 @@ def chains(*runs, out):
     figure, axes = plt.subplots(2, len(runs), figsize=(4.6 * len(runs), 6), layout="constrained", squeeze=False, sharey=True)
     for column, run in zip(axes.T, runs):
         lines, summary = read(run)
-        steps, before, ends = [entry["step"] for entry in lines], summary["before"], [{}, {}]
+        steps, start, ends = [entry["step"] for entry in lines], lines[0], [{}, {}]  # step 1 samples from the warm start
         looked = [entry for entry in lines if "val_pass@1" in entry]
-        at, last = [entry["step"] for entry in looked], steps[-1]
-        line(column[0], steps, [entry["chain"] for entry in lines], "policy", ends[0], lw=1.8)
-        line(column[0], [0, last], 2 * [before["chain"]], "more imitation", ends[0], ls=":")
-        rounds = law(before["chain"], before["right_with_chain"], before["right_without"], last)
-        line(column[0], range(len(rounds)), rounds, "rejection sampling, by rounds", ends[0], ls="--")
+        at, last, early = [entry["step"] for entry in looked], steps[-1], min(30, steps[-1])
+        line(column[0], steps[:early], [entry["chain"] for entry in lines[:early]], "policy", ends[0], lw=1.8)
+        line(column[0], [1, early], 2 * [start["chain"]], "more imitation", ends[0], ls=":")
+        rounds = law(start["chain"], start["right_with_chain"], start["right_without"], early - 1)
+        line(column[0], steps[:early], rounds, "rejection sampling, by rounds", ends[0], ls="--")
         column[0].set_title(f"{pathlib.Path(run).name}\nshare of answers with a chain", fontsize=10, loc="left")
         line(column[1], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", ends[1], lw=1)
         line(column[1], at, [entry["val_pass@1"] for entry in looked], "policy", ends[1], lw=1.8)
-        column[1].plot([0, last], [before["pass@1"], summary["after"]["pass@1"]], "o", color=COLOURS["policy"], ms=5, zorder=3)
+        column[1].plot([0, last], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o", color=COLOURS["policy"], ms=5, zorder=3)
         column[1].set_title("share of right answers (lines: training, val; dots: test)", fontsize=10, loc="left")
         label(column[0], ends[0])
         label(column[1], ends[1])
+        column[0].set_xlim(0, early * 1.5)
+        column[1].set_xlim(0, last * 1.5)
         for axis in column:
             axis.set_xlabel("step of GRPO", fontsize=9)
             axis.set_ylim(0, 1.2)
             axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-            axis.set_xlim(0, last * 1.45)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.2)
     figure.savefig(out, dpi=100)

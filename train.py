@@ -33,7 +33,7 @@ import checkpoint
 import grpo
 import tasks
 from config import InputError, Parser, add_flags, flag, from_flags, setting
-from evaluate import evaluate, fixed_problems, pick_device
+from evaluate import by_chain, evaluate, fixed_problems, pick_device
 from model import GPT, GPTConfig
 from rewards import RewardConfig, rule_rewards
 from sample import SamplingConfig, collect, largest_log_ratio
@@ -315,9 +315,11 @@ class Run:
         self.updates += metrics.pop("updates")
         self.seconds["rl"] += seconds
         described = [self.task.describe(problem, text) for problem, text in zip(rollout.problems, texts)]
+        judged = [{"right": right, **d} for right, d in zip(accuracy.tolist(), described)]
         return {"step": self.step, "reward": float(rewards.mean()), "accuracy": float(accuracy.mean()),
                 "finished": float(rollout.finished.float().mean()), "length": rollout.sampled_tokens / len(texts),
                 **{name: sum(d[name] for d in described) / len(described) for name in described[0]},
+                **by_chain(judged),
                 # -log pi of what was sampled is an unbiased estimate of the policy's entropy, and costs nothing.
                 "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), **metrics,
                 "updates": self.updates, "tokens": self.tokens, "tokens_per_second": rollout.sampled_tokens / seconds,
