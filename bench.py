@@ -4,13 +4,13 @@
     python bench.py                                with untrained weights (says nothing about real lengths)
 
 Everything that is compared is timed in one run, alternating, and given as a ratio: on a shared machine a time alone means
-little. Each row is the median of several repeats.
+little. A row is the median of several repeats, two for the slow loop (a).
 
   sampling    `generate`, tokens per second, beside
               (a) the textbook loop without a key-value cache: the whole prefix is read again for every token
               (b) the same `generate` with finished rows left in the batch; what the lengths allow is the ratio of all
                   row-steps to those of living rows
-  verifier    microseconds against the length of the text, for ordinary and hostile text: linear, then constant
+  verifier    microseconds against the length of the text, for ordinary and hostile text: never more than linear
 """
 import random
 import statistics
@@ -82,7 +82,8 @@ def bench_sampling(model, task, rows, repeats):
             times[name].append(seconds / result.sampled_tokens)
         if seed < 2:  # slow, and steady
             generator = torch.Generator(model.device).manual_seed(seed)
-            seconds, sampled = timed(lambda: generate_without_cache(model, prompts, task.max_new_tokens, eos, generator), model.device)
+            seconds, sampled = timed(lambda: generate_without_cache(model, prompts, task.max_new_tokens, eos, generator),
+                                     model.device)
             times["naive"].append(seconds / sampled)
     lengths = result.lengths - result.prompt_lengths
     allowed = float(lengths.max() * len(lengths) / lengths.sum())
@@ -99,7 +100,8 @@ def bench_verifier():
     task = tasks.load("countdown")
     problem = task.sample_problem(random.Random(0))
     print("verifier: microseconds a text, by its length in characters")
-    for name, make in (("thinking, then an answer", lambda n: "<think>" + "9 + 3 = 12, failed\n" * (n // 19) + "</think><answer>(1 + 2) * 3</answer>"),
+    for name, make in (("thinking, then an answer", lambda n: "<think>" + "9 + 3 = 12, failed\n" * (n // 19)
+                        + "</think><answer>(1 + 2) * 3</answer>"),
                        ("brackets", lambda n: "<answer>" + "(" * n + "</answer>"),
                        ("one long product", lambda n: "<answer>" + "9*" * (n // 2) + "9</answer>"),
                        ("open tags", lambda n: "<answer>" * (n // 8))):

@@ -23,7 +23,7 @@ FORMAT, VERSION = "thinksmall", 1
 
 def write_aside(path, write):
     """Call `write(file)` on a binary file beside `path`, flush it to the disk, rename it to `path`."""
-    aside = path.with_name(path.name + ".writing")
+    aside = path.with_name(f"{path.name}.{os.getpid()}.writing")  # two runs may make the same warm start
     with open(aside, "wb") as file:
         write(file)
         file.flush()

@@ -2,7 +2,7 @@
 
 Every setting of this project is declared once, as a field of a small dataclass beside the code that uses it:
 
-    group_size: int = setting(16, "samples per prompt", low=2)
+    group_size: int = setting(8, "samples per prompt", low=2)
 
 The field carries its own help text and its bounds. `check` looks at all fields of such a dataclass, `add_flags` turns
 them into command-line flags (`group_size` becomes `--group-size`), `from_flags` reads them back. That is all there is.

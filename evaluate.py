@@ -47,10 +47,10 @@ def fixed_problems(task, split, count):
 def sample_and_judge(model, task, problems, n, max_new_tokens=0, temperature=1.0, seed=0, batch=512):
     """n samples of each problem -> list of one dict a sample: right, length, finished, and what `task.describe` says."""
     generator = torch.Generator(model.device).manual_seed(seed)
-    config = SamplingConfig(group_size=n, temperature=temperature, max_new_tokens=max_new_tokens)
-    per_call, judged = max(1, batch // n), []
-    for i in range(0, len(problems), per_call):
-        rollout = collect(model, task, problems[i:i + per_call], config, generator)
+    config = SamplingConfig(group_size=1, temperature=temperature, max_new_tokens=max_new_tokens)
+    rows, judged = [problem for problem in problems for _ in range(n)], []
+    for i in range(0, len(rows), batch):
+        rollout = collect(model, task, rows[i:i + batch], config, generator)
         lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
         for problem, text, length, done in zip(rollout.problems, rollout.completions(task.tokenizer), lengths,
                                                rollout.finished.tolist()):

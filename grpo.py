@@ -12,8 +12,8 @@ The equations (DeepSeekMath, arXiv:2402.03300, equations 3, 4 and section 4.1.2)
     KL_it    = pi_ref/pi - log(pi_ref/pi) - 1                                    the "k3" estimate, never negative
 
 The loss is -J. The clip removes the gradient of a token only where the update has already gone far enough in the direction
-it was asked to go: A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. With one update per batch rho is 1 throughout: the
-loss is then near 0 whatever the policy has learned, and only its gradient, A * grad log pi, means anything.
+it was asked to go: A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. With one update per batch rho is 1 throughout, and the
+loss minus the mean of the advantages: 0, whatever the policy has learned. Only its gradient, A * grad log pi, means anything.
 
 The recipe:
   1. sample G completions for each of some prompts (`collect`); the rule rewards them (train.py);
@@ -41,7 +41,8 @@ class GRPOConfig(SamplingConfig):
     temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     lr: float = setting(3e-4, "AdamW's rate; at 1e-3 what was learned before falls apart", low=0.0, high=1.0)
     std: bool = setting(True, "divide advantages by the group's standard deviation")
-    aggregate: str = setting("sequence_mean", "how token terms are averaged", choices=("sequence_mean", "token_mean", "constant"))
+    aggregate: str = setting("sequence_mean", "how token terms are averaged",
+                             choices=("sequence_mean", "token_mean", "constant"))
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this", low=0.0, high=1.0)
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=100.0)
     beta: float = setting(0.0, "weight of the KL to the warm start in the loss", low=0.0, high=100.0)
@@ -115,7 +116,7 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
         log_ratio = (ref_logprobs - logprobs).masked_fill(~mask, 0.0)
         k3 = log_ratio.exp() - log_ratio - 1
         stats["kl"] = k3.detach().sum() / mask.sum().clamp(min=1)
-        # As a loss, k3 pulls with the gradient of KL(pi_ref || pi): it covers the reference. (k1 would pull with none.)
+        # As a loss, k3 pulls with the gradient of KL(pi_ref || pi): it covers the reference. (k1 would pull with noise alone.)
         objective = objective - beta * k3
     return -(weights * objective).sum(), stats
 
@@ -173,8 +174,11 @@ class GRPO:
 
     @torch.no_grad()
     def kl(self, rollout, rows=64):
-        """KL(pi || pi_ref) per token, estimated from the first rows of a rollout as the mean of log pi - log pi_ref ("k1": unbiased
-        and never far off, which is what a diagnostic needs; as a *loss* it would pull with no gradient at all)."""
+        """KL(pi || pi_ref) per token, estimated from the first rows of a rollout as the mean of log pi - log pi_ref: "k1".
+
+        Unbiased, and no single token can throw it far off, as happens to k3; it may come out slightly negative. As a *loss* it
+        would be useless: its gradient is zero in expectation.
+        """
         reference, _ = score(self.reference, rollout.tokens[:rows], self.config.temperature)
         return float((rollout.logprobs[:rows] - reference)[rollout.mask[:rows]].mean())
 
@@ -189,7 +193,8 @@ class GRPO:
 # Exercises
 # 1. Remove the baseline (advantages = rewards). Which of the tests in tests/test_grpo.py fail, and what happens to the spread of
 #    the gradient over many batches? (Measure it: keep the policy fixed and compare gradients of 20 rollouts.)
-# 2. Replace `torch.minimum` by `torch.maximum` in the loss. test_clip_removes_the_gradient_only_beyond_the_step names the two
-#    cells of the table that change. With --epochs 1 the run does not notice: why? With --epochs 4 it does: what do you see?
+# 2. Replace `torch.minimum` by `torch.maximum` in the loss. test_clip_removes_the_gradient_only_beyond_the_step names the
+#    cells of the table that change: which two gain a gradient, which two lose it? With --epochs 1 the run does not
+#    notice: why? With --epochs 4 it does: what do you see?
 # 3. Train with `--aggregate token_mean` and with `--aggregate sequence_mean`, and plot the mean length of both. Work out from
 #    test_weights_per_token which of the two prefers long wrong answers, and check it against what you see.

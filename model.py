@@ -5,8 +5,8 @@
     x  += mlp(norm(x))                down(silu(gate(x)) * up(x)): SwiGLU
     logits = norm(x) @ embed.T        tied embeddings                 (B, T, V)
 
-RMSNorm, rotary positions (RoPE), SwiGLU, no biases, no dropout, tied embeddings: the architecture of Llama
-(arXiv:2302.13971), so that what is learned here carries over to the models that people use.
+RMSNorm, rotary positions (RoPE), SwiGLU, no biases: the architecture of Llama (arXiv:2302.13971), so that what is learned here
+carries over to the models that people use. The embeddings are tied, as in GPT-2: fewer parameters.
 
 One model, three ways to run it, and a test that they agree:
   model(tokens)                       all positions at once: training, scoring
@@ -147,8 +147,8 @@ class GPT(nn.Module):
         """One step: tokens (B,) at positions (B,), one a row -> logits (B, V).
 
         `bound` is a number the host knows, above every position: only that many keys are read. Keys beyond a row's own
-        position are left from its padding or from an earlier call; they are masked. All shapes are static and nothing is
-        asked of the device, so the step can be captured as a CUDA graph.
+        position belong to its padding; they are masked. Shapes depend on B and `bound` alone, and nothing is asked of the
+        device: one step for each pair of them could be captured as a CUDA graph.
         """
         B = len(tokens)
         rows = torch.arange(B, device=tokens.device)
@@ -198,7 +198,7 @@ def make_optimizer(model, lr, muon_lr=0.0, betas=(0.9, 0.95)):
     """AdamW on everything or, with muon_lr > 0, Muon on the hidden matrices and AdamW on the rest (embedding, norms).
 
     Muon replaces the update of a matrix by the nearest orthogonal one, so that all directions are learned equally fast
-    (Jordan et al. 2024; torch.optim.Muon). It wants a rate of its own, about ten times AdamW's. No weight decay.
+    (Jordan et al. 2024; torch.optim.Muon). It wants a rate of its own, see sft.py. No weight decay.
     """
     hidden = [p for p in model.parameters() if p.ndim == 2 and p is not model.embed.weight] if muon_lr else []
     chosen = {id(p) for p in hidden}

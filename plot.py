@@ -6,20 +6,25 @@
 Several runs (seeds) of one setting are drawn as one line each in the same colour. The colours are chosen to be told apart by
 colour-blind readers (Okabe and Ito), and a name stands at the end of its line instead of in a legend.
 """
-import argparse
 import json
 import pathlib
 import sys
 
+from config import InputError, Parser
+
 COLOURS = {"policy": "#0072B2", "training problems": "#56B4E9", "blind search": "#D55E00", "demonstrations": "#009E73",
-           "more imitation": "#CC79A7", "rejection sampling, by rounds": "#E69F00"}
+           "more imitation": "#CC79A7",
+           "what imitation keeps": "#CC79A7", "rejection sampling, by rounds": "#E69F00"}
 
 
 def read(run):
-    """A run folder -> its metrics as a list of dicts, one a step, and its summary ({} if it is not there yet)."""
+    """A run folder -> its metrics as a list of dicts, one a step, and its summary ({} if it is not there yet). InputError if
+    there is nothing to draw."""
     run = pathlib.Path(run)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    summary = run / "summary.json"
+    metrics, summary = run / "metrics.jsonl", run / "summary.json"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+    if not lines:
+        raise InputError(f"{run}: there is no run in this folder that has taken a step")
     return lines, json.loads(summary.read_text()) if summary.exists() else {}
 
 
@@ -40,7 +45,8 @@ def label(axis, ends, gap=0.06):
     lowest = -1.0
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):
         lowest = max(y, lowest + gap)
-        axis.annotate(name, (x, lowest), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=COLOURS[name])
+        axis.annotate(name, (x, lowest), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
+                      color=COLOURS[name])
 
 
 def panels(first):
@@ -70,8 +76,8 @@ def curves(*runs, out=None):
         at = [entry["step"] for entry in looked]
         line(axes[0], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", ends, alpha=0.5, lw=1)
         line(axes[0], at, [entry["val_pass@1"] for entry in looked], "policy", ends, lw=1.8)
-        if looked and looked[0]["val_blind_search"] is not None:
-            line(axes[0], at, [entry["val_blind_search"] for entry in looked], "blind search", ends, ls="--")
+        blind = [(entry["step"], entry["val_blind_search"]) for entry in looked if entry["val_blind_search"] is not None]
+        line(axes[0], [step for step, _ in blind], [share for _, share in blind], "blind search", ends, ls="--")
         if summary:
             axes[0].plot([0, steps[-1]], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o",
                          color=COLOURS["policy"], ms=5, clip_on=False, zorder=3)
@@ -100,7 +106,8 @@ def curves(*runs, out=None):
 def law(p, a, c, rounds):
     """The share of chains after each round of rejection sampling: keep what is right, imitate it, p -> p a / (p a + (1 - p) c).
 
-    a, c: accuracy with a chain and without, on the problems that are sampled: those of the training split. For a = 1 this is the law of arXiv:2510.11495.
+    a, c: accuracy with a chain and without, on the problems that are sampled: those of the training split. For a = 1 this is
+    the law of arXiv:2510.11495.
 
     >>> [round(share, 3) for share in law(0.25, 1.0, 0.5, 2)]
     [0.25, 0.4, 0.571]
@@ -121,17 +128,21 @@ def chains(*runs, out):
     figure, axes = plt.subplots(2, len(runs), figsize=(4.6 * len(runs), 6), layout="constrained", squeeze=False, sharey=True)
     for column, run in zip(axes.T, runs):
         lines, summary = read(run)
+        if not summary or not {"right_with_chain", "right_without"} <= lines[0].keys():
+            raise InputError(f"{run}: --chains needs a finished run of a serial task whose warm start answers both with a chain "
+                             f"and without")
         steps, start, ends = [entry["step"] for entry in lines], lines[0], [{}, {}]  # step 1 samples from the warm start
         looked = [entry for entry in lines if "val_pass@1" in entry]
         at, last, early = [entry["step"] for entry in looked], steps[-1], min(30, steps[-1])
         line(column[0], steps[:early], [entry["chain"] for entry in lines[:early]], "policy", ends[0], lw=1.8)
-        line(column[0], [1, early], 2 * [start["chain"]], "more imitation", ends[0], ls=":")
+        line(column[0], [1, early], 2 * [start["chain"]], "what imitation keeps", ends[0], ls=":")
         rounds = law(start["chain"], start["right_with_chain"], start["right_without"], early - 1)
         line(column[0], steps[:early], rounds, "rejection sampling, by rounds", ends[0], ls="--")
         column[0].set_title(f"{pathlib.Path(run).name}\nshare of answers with a chain", fontsize=10, loc="left")
         line(column[1], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", ends[1], lw=1)
         line(column[1], at, [entry["val_pass@1"] for entry in looked], "policy", ends[1], lw=1.8)
-        column[1].plot([0, last], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o", color=COLOURS["policy"], ms=5, zorder=3)
+        column[1].plot([0, last], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o", color=COLOURS["policy"],
+                       ms=5, zorder=3)
         column[1].set_title("share of right answers (lines: training, val; dots: test)", fontsize=10, loc="left")
         label(column[0], ends[0])
         label(column[1], ends[1])
@@ -148,14 +159,21 @@ def chains(*runs, out):
     return out
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Pictures of runs.")
+def main(argv=None):
+    parser = Parser(prog="plot.py", description="Pictures of runs.")
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--chains", action="store_true", help="serial tasks: the share of chains; one column a run")
     parser.add_argument("--out", help="a PNG; default: curves.png or chains.png in the first run's folder")
-    args = parser.parse_args()
-    missing = [run for run in args.runs if not (pathlib.Path(run) / "metrics.jsonl").is_file()]
-    if missing:
-        sys.exit(print(f"error: {missing[0]}: there is no run in this folder", file=sys.stderr) or 2)
+    args = parser.parse_args(argv)
     out = args.out or pathlib.Path(args.runs[0]) / ("chains.png" if args.chains else "curves.png")
-    print((chains if args.chains else curves)(*args.runs, out=out))
+    try:
+        print((chains if args.chains else curves)(*args.runs, out=out))
+    except ModuleNotFoundError:
+        raise InputError("pictures need matplotlib: pip install matplotlib")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)

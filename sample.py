@@ -8,14 +8,14 @@ The loop, in the order of the code:
   1. prefill: all prompts at once, padded on the right; their keys and values go into a cache;
   2. per token: choose a token for every row, store its log-prob, write it at the row's own position, decode one step;
   3. rows that ended leave the batch: a finished row would cost as much as a live one;
-  4. no question is asked of the device per token, except every few tokens "who has finished?".
+  4. "who has finished?" is the only question asked of the device, on a GPU every few tokens and not at every one.
 
 THE INDEXING RULE. Every per-token tensor is (B, T) and aligned with `tokens`: entry [b, t] describes tokens[b, t], given
 tokens[b, :t]. What a network puts out is about the token *after* its input; only this file turns "after" into "before".
 
-    tokens    Use  3  makes  3  .  <think>  ...  </answer>  EOS  pad  pad
-    mask       0   0    0    0  0     1     ...      1       1    0    0      the policy chose it
-    logprobs   0   0    0    0  0   -0.1    ...    -0.0    -0.2   0    0      log pi(tokens[b, t] | tokens[b, :t])
+    tokens    Use  3  ,  5  to make  8  .  <think>  ...  </answer>  EOS  pad  pad
+    mask       0   0  0  0     0     0  0     1     ...      1       1    0    0      the policy chose it
+    logprobs   0   0  0  0     0     0  0   -0.1    ...    -0.0    -0.2   0    0      log pi(tokens[b, t] | tokens[b, :t])
 
 What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is trained.
 """

@@ -127,7 +127,8 @@ def init_from(path, model, task):
 def cache_path(runs, task, model, config, seed):
     """The folder of a warm start: named by a hash of everything that determines it, our own code included."""
     here = pathlib.Path(__file__).parent
-    code = [here / f"{name}.py" for name in ("model", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
+    code = [here / f"{name}.py"
+            for name in ("model", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
     code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
     determines = [task.name, asdict(task.options), asdict(model.config), asdict(config), seed, str(model.compute_dtype),
                   model.device.type, torch.__version__, [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]]
@@ -135,7 +136,7 @@ def cache_path(runs, task, model, config, seed):
 
 
 def cached_warm_start(model, task, config, seed, runs, fresh=False):
-    """`warm_start`, once: the next run with the same settings loads its result, which is the same to the bit.
+    """`warm_start`, once: the next run with the same settings loads what it would have made itself.
 
     runs: the folder of all runs. fresh=True makes it anew. -> (its folder, the seconds it took when it was made).
     """
@@ -147,9 +148,11 @@ def cached_warm_start(model, task, config, seed, runs, fresh=False):
         return str(folder), content["seconds"]
     folder.mkdir(parents=True, exist_ok=True)
     started = time.time()
-    losses = warm_start(model, task, config, seed, lambda steps: tqdm(steps, desc="warm start", unit="step", dynamic_ncols=True))
+    losses = warm_start(model, task, config, seed,
+                        lambda steps: tqdm(steps, desc="warm start", unit="step", dynamic_ncols=True))
     seconds = time.time() - started
     checkpoint.save(folder / "checkpoint.pt", model, task, {"algo": "sft", "task": task.name, "max_new_tokens": 0},
                     seconds=seconds, losses=losses)
-    print(f"warm start: loss {sum(losses[-20:]) / len(losses[-20:]):.3f} nats per token after {seconds:.0f} s, kept in {folder}")
+    loss = sum(losses[-20:]) / len(losses[-20:])
+    print(f"warm start: loss {loss:.3f} nats per token after {seconds:.0f} s, kept in {folder}")
     return str(folder), seconds

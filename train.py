@@ -1,6 +1,6 @@
 """Train a small GPT to reason: warm start, reinforcement learning, evaluation.
 
-    python train.py --algo grpo --task countdown          about 8 minutes on 2 CPU cores
+    python train.py --algo grpo --task countdown          about 7 minutes on 2 CPU cores
     python train.py --algo sft --task countdown           the warm start alone
     python train.py --resume runs/grpo-countdown-0        go on after a stop, exactly where the last checkpoint was
     python train.py --algo grpo --task countdown --help   every setting
@@ -11,9 +11,10 @@ The recipe:
   3. the loop: draw problems, let the algorithm collect samples, reward them by rule, let the algorithm update;
   4. measure the test split, after, beside three rivals: blind search, the demonstrations themselves, more imitation.
 
-The seam. An algorithm is a class built from (policy, task, config) with `collect(problems) -> Rollout` and
-`update(rollout, rewards) -> metrics`, `behaviour` (the model that is sampled from) and a `state_dict`. The loop knows nothing
-else about it: its name stands in the table below, and nowhere else in this file.
+The seam. An algorithm is a class with a dataclass `Config` (which derives from sample.SamplingConfig), built from (policy, task,
+config, generator). It has `config`, `behaviour` (the model that is sampled from), `collect(problems) -> Rollout`,
+`update(rollout, rewards) -> metrics` (floats, with `updates`: how many optimizer steps it took), `state_dict` and
+`load_state_dict`. The loop knows nothing else about it; a new one needs a line in the table ALGORITHMS.
 
 A run folder holds config.json, metrics.jsonl (one line a step), samples.txt (what the model writes, early and late),
 checkpoint.pt, summary.json and, where matplotlib is installed, curves.png.
@@ -72,8 +73,8 @@ class Config:
 def read_command_line(argv):
     """argv -> (algo, task name, given: dict of values by name, resume: path or None). Exit status 2 on a bad flag."""
     first = Parser(prog="train.py", add_help=False)
-    first.add_argument("--algo", help="(default: grpo)")
-    first.add_argument("--task", help="(default: countdown)")
+    first.add_argument("--algo", help=f"one of {', '.join(('sft', *ALGORITHMS))} (default: grpo)")
+    first.add_argument("--task", help=f"one of {', '.join(tasks.names())} (default: countdown)")
     first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
     known, _ = first.parse_known_args(argv)
     if known.resume:  # the run knows what it is
@@ -181,7 +182,7 @@ class Run:
         self.loop = loop = configs["loop"]
         self.task = task = tasks.load(task_name, **asdict(configs["options"]))
         self.max_new_tokens = configs["algorithm"].max_new_tokens
-        self.device = pick_device(loop.device)
+        self.device = loop.device = pick_device(loop.device)  # kept in config.json: a run goes on where it began
         self.policy = new_model(task, loop, check_sizes(task, loop, self.max_new_tokens), self.device)
         self.step, self.tokens, self.updates = 0, 0, 0
         self.seconds = {"warm_start": 0.0, "rl": 0.0, "evaluation": 0.0}
@@ -252,7 +253,8 @@ class Run:
         return result
 
     def blind_search(self, split, count, result, searches=64):
-        return self.task.blind_search(fixed_problems(self.task, split, count), result.get("attempts", 0), searches=searches)
+        attempts = max(1.0, result.get("attempts", 0))  # an answer without any thinking is an attempt too
+        return self.task.blind_search(fixed_problems(self.task, split, count), attempts, searches=searches)
 
     def samples(self):
         """Write what the policy says to the same three val problems to samples.txt, and return it."""
@@ -285,8 +287,7 @@ class Run:
             bar.update()
             bar.set_postfix(accuracy=f"{line['accuracy']:.2f}", length=f"{line['length']:.0f}", entropy=f"{line['entropy']:.2f}")
             if self.step == first + 3:
-                left = (self.loop.steps - self.step) * line["seconds"]
-                tqdm.write(f"about {left / 60:.1f} minutes of reinforcement learning are left; "
+                tqdm.write(f"about {self.seconds_left(line['seconds']) / 60:.0f} minutes are left; "
                            f"{line['tokens_per_second']:,.0f} tokens/s in sampling and training together")
             if self.step % self.loop.checkpoint_every == 0 or self.stop_asked:
                 self.save()
@@ -295,6 +296,13 @@ class Run:
                 return False
         bar.close()
         return True
+
+    def seconds_left(self, step_seconds):
+        """A guess: the steps, the looks at val and the last look at test, all at the pace seen so far."""
+        loop, left = self.loop, self.loop.steps - self.step
+        pace = self.seconds["evaluation"] / (loop.test_problems * (loop.test_samples + 1))  # "before" is done
+        looks = left // loop.eval_every * loop.eval_problems * 9 if loop.eval_every else 0
+        return left * step_seconds * (2 if loop.baselines else 1) + pace * looks + self.seconds["evaluation"]
 
     def train_step(self):
         """Collect, reward, update, and everything that is logged about it."""
@@ -336,12 +344,13 @@ class Run:
         right = [self.task.verify(p, self.task.demonstration(p, rng)) for p in problems for _ in range(8)]
         baselines = {"blind_search": self.blind_search("test", loop.test_problems, after),
                      "demonstrations": sum(right) / len(right), "more_sft": None}
-        if loop.baselines and self.step:
-            baselines["more_sft"] = self.more_sft()["pass@1"]
         summary = {"before": self.before, "after": after, "baselines": baselines,
                    "seconds": self.seconds | {"total": sum(self.seconds.values())},
                    "steps": self.step, "tokens": self.tokens, "updates": self.updates, "warm_start": self.warm_start}
-        self.write("summary.json", json.dumps(summary, indent=2) + "\n")
+        self.write("summary.json", json.dumps(summary, indent=2) + "\n")  # before the slow rival, so that nothing can be lost
+        if loop.baselines and self.step:
+            baselines["more_sft"] = self.more_sft()["pass@1"]
+            self.write("summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
 
     def more_sft(self):
@@ -370,7 +379,7 @@ def report(summary):
     before, after, rivals = summary["before"], summary["after"], summary["baselines"]
     names = [n for n in ("greedy", "pass@1", "pass@8", "length", "attempts", "chain") if n in after]
     lines = ["test split    " + "".join(f"{n:>10}" for n in names)]
-    for title, result in (("warm start", before), ("after RL", after)):
+    for title, result in (("warm start", before), ("after RL", after))[:2 if summary["steps"] else 1]:
         lines.append(f"{title:<14}" + "".join(f"{result[n]:>10.3f}" if result[n] < 2 else f"{result[n]:>10.1f}" for n in names))
     for name, title in (("blind_search", "blind search with as many attempts"), ("demonstrations", "the demonstrations themselves"),
                         ("more_sft", "the warm start trained on for as long as RL took")):
@@ -441,3 +450,5 @@ if __name__ == "__main__":
         main()
     except InputError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    except KeyboardInterrupt:  # outside of the loop of steps: a warm start or an evaluation begins again
+        sys.exit(print("\nstopped; python train.py --resume RUN goes on from the run's last checkpoint", file=sys.stderr) or 130)

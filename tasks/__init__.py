@@ -10,11 +10,15 @@ split is the same on every machine, in every process, for every seed.
 import hashlib
 import importlib
 import pathlib
+import random
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 from config import InputError, from_flags
+
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,11 @@ def split_of(key):
 
 
 class Task:
-    """The contract. A task fills in the attributes and the five methods below `sample_problem`."""
-    name: str                # as given to `load`
-    options: Any             # a dataclass of settings: what `load` was given, checked
+    """The contract. A task fills in the attributes, and `draw`, `demonstration`, `verify` and `canonical_answer`; `describe` and
+    `blind_search` if it has something to say."""
+    Options: type            # a dataclass of settings; no field may be named like one of the run (steps, seed, ...)
+    name: str                # as given to `load`, which sets it
+    options: Any             # an instance of Options: what `load` was given, checked
     tokenizer: Any           # tasks.tokenizer.Tokenizer
     step_token: str          # the text of the token that ends one step of reasoning
     max_prompt_tokens: int   # no prompt is longer
@@ -49,13 +55,18 @@ class Task:
     defaults = {}            # settings of a run that suit this task better than the general ones, {"steps": 100}
 
     def sample_problem(self, rng, split="train"):
-        """Draw from the task's distribution until the key falls into `split`. rng: random.Random."""
-        if split not in ("train", "val", "test"):
+        """Draw from the task's distribution until the key falls into `split`. rng: random.Random.
+
+        Raises ValueError for an unknown split, InputError if the task's settings leave (nearly) no problem in it.
+        """
+        if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: train, val or test")
-        while True:
+        for _ in range(10_000):
             problem = self.draw(rng)
             if split_of(problem.key) == split:
                 return problem
+        raise InputError(f"task {self.name}: with these settings there are too few different problems, none of them in "
+                         f"{split}; choose larger sizes")
 
     def draw(self, rng):
         """rng: random.Random -> Problem, of any split."""
@@ -107,4 +118,6 @@ def load(name, **options):
         raise InputError(f"task {name} has no option {sorted(unknown)[0]!r}")
     task = cls(from_flags(cls.Options, options))
     task.name = name
+    for split in SPLITS:  # settings that leave a split empty are refused here, not in the middle of a run
+        task.sample_problem(random.Random(0), split)
     return task

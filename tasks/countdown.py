@@ -13,8 +13,8 @@ number is left; then it is marked `found` or `failed`. Every number up to 99 is 
 "failed\n" and the like: the demonstration above is 50 tokens.
 
 Legal steps write the larger number first and stay within the tokens: a result is a whole number from 0 to 99, a division
-leaves no remainder. The judge does
-not ask for that: any exact arithmetic that uses each number once is accepted, whatever was thought before.
+leaves no remainder. The judge does not ask for that: any exact arithmetic that uses each number once is accepted, whatever
+was thought before.
 
 The teacher is honest but weak. It makes a few random legal attempts; if none of them hits the target, then with probability
 `expert_share` the last attempt is a planted solution, otherwise one more random one. Its answer is its last attempt, right or

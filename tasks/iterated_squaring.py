@@ -71,12 +71,13 @@ class IteratedSquaring(SerialTask):
 
     def draw(self, rng):
         o = self.options
-        while True:
+        for _ in range(10_000):
             r = 2 + int(rng.random() * (o.p - 3))  # 0, 1 and p - 1 would be trivial
             k = o.min_k + int(rng.random() * (o.max_k - o.min_k + 1))
             squares = self.squares(r, k)
             if self.squared.issuperset([r, *squares[:-1]]):
                 return Problem(f"Square {r}, {k} times mod {o.p}.\n", str(squares[-1]), self.key(r, k))
+        raise InputError(f"--p {o.p}: too few problems, none of them with steps that occur in training; choose a larger one")
 
     def chain(self, problem):
         _, p, r, k = problem.key

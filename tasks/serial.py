@@ -61,7 +61,8 @@ class SerialTask(Task):
         return answer if answer in self.answers else None
 
     def describe(self, problem, completion):
-        """chain: whether there is any thinking; chain_right: whether it is the whole true chain, step by step."""
+        """chain: whether there is a closed <think> block with something in it; chain_right: whether that is the whole true
+        chain, step by step."""
         match = THINKING.search(completion)
         thinking = match[1] if match else ""
         return {"chain": float(bool(thinking.strip())), "chain_right": float(thinking == self.chain(problem))}

@@ -1,6 +1,6 @@
 """The tokenizer: a `tiktoken.Encoding` over a task's own vocabulary. Nothing is downloaded.
 
-Every number, operator, word and tag of a task is one token, so a model of half a million parameters spends nothing on
+Every number, operator, word and tag of a task is one token, so a model of 0.6 million parameters spends nothing on
 spelling. A token may contain spaces (" + ", "Use "): the text stays pleasant to read and no token is spent on a space.
 
 Three properties of tiktoken have to be handled, because each of them fails silently or badly:

@@ -379,3 +379,11 @@ def test_a_task_may_suggest_settings_and_a_flag_overrules_them():
     assert train.configure("grpo", "countdown", {})["loop"].steps == 200
     assert train.configure("grpo", "circuit", {})["loop"].steps == 100
     assert train.configure("grpo", "circuit", {"steps": 7})["loop"].steps == 7
+
+
+@pytest.mark.parametrize("flags", ["--task modular_addition --m 2 --min-k 2 --max-k 2", "--task iterated_squaring --p 5 --max-k 2",
+                                   "--task countdown --numbers 2 --max-number 2 --max-target 2"])
+def test_settings_that_leave_a_split_empty_are_refused(flags, runs, tmp_path, capsys):
+    """They would be searched for a problem for ever."""
+    assert "choose" in refused([*flags.split(), "--out", str(tmp_path / "x")], capsys)
+    assert not (tmp_path / "x").exists()
