@@ -163,14 +163,14 @@ def oracle(problem, completion):
 
 
 def test_fuzzing_the_verifier_finds_no_crash_and_no_false_verdict():
-    """Trap 19: 20,000 texts made of task tokens, of stray characters, and of right answers with a few edits."""
+    """Trap 19: 100,000 texts made of task tokens, of stray characters, and of right answers with a few edits."""
     rng = random.Random(0)
     words = sorted(TASK.tokenizer.vocabulary, key=str)
     words = [w for w in words if not w.isdigit()] + ["3", "3", "5", "14", "<answer>", "</answer>"]
     stray = [*"0123456789+-*/() \n\t<>_.=,eE\0\x0b٣²３−\u00a0\ud800", "**", "//", "<|eos|>"]
     good = ["3 * 3 + 5", "(3 * 3) + 5", "5 + 3 * 3", "5 + (3 * 3)", "((3*3)+5)"]
     texts = []
-    for i in range(20_000):
+    for i in range(100_000):
         if i % 4 == 0:
             texts.append("".join(rng.choices(words, k=rng.randrange(12))))
         elif i % 4 == 1:
@@ -187,7 +187,7 @@ def test_fuzzing_the_verifier_finds_no_crash_and_no_false_verdict():
         assert verdict is oracle(PROBLEM, text), ascii(text)
         right += verdict
         TASK.canonical_answer(text), TASK.describe(PROBLEM, text), has_format(text)  # must not raise either
-    assert right > 1000  # the fuzz would prove little if nothing in it were right
+    assert right > 5000  # the fuzz would prove little if nothing in it were right
 
 
 @pytest.mark.parametrize("unit", ["(", "<answer>", "</answer>", "<think>", "3+", " ", "9", "\n", "failed\n", "<"])
