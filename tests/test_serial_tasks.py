@@ -47,7 +47,12 @@ def gate_values(prompt):
     value, steps = {wire[0]: wire[1] == "1" for wire in given.split()}, []
     for gate in gates.split(", "):
         expression, result = gate.split(" = ")
-        value[result] = eval(expression, {}, value)  # a test may: the text is our own
+        words = [str(value.get(word, word)) for word in expression.split()]  # "b or c" -> ["True", "or", "False"]
+        value[result] = {"not True": False, "not False": True}.get(" ".join(words), words[0] == "True")
+        if "and" in words:
+            value[result] = words[0] == words[2] == "True"
+        elif "or" in words:
+            value[result] = "True" in words
         steps.append(re.sub(r"\b[a-z]\b", lambda match: f"{match[0]}{int(value[match[0]])}", gate))
     return steps
 
