@@ -68,6 +68,7 @@ def generate_without_cache(model, prompts, max_new_tokens, eos, generator):
 
 
 def bench_sampling(model, task, rows, repeats):
+    """`generate` beside the loop without a cache and the loop that keeps finished rows: the same prompts, the same policy."""
     prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "val", -(-rows // 16)) for _ in range(16)][:rows]
     eos, times = task.tokenizer.eos, {"ours": [], "kept": [], "naive": []}
 
@@ -97,6 +98,7 @@ def bench_sampling(model, task, rows, repeats):
 
 
 def bench_verifier():
+    """What judging a text costs, by its length."""
     task = tasks.load("countdown")
     problem = task.sample_problem(random.Random(0))
     print("verifier: microseconds a text, by its length in characters")
