@@ -39,7 +39,7 @@ class GRPOConfig(SamplingConfig):
     """GRPO"""
     group_size: int = setting(8, "G: samples per problem, compared with each other", low=2, high=65536)
     temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
-    lr: float = setting(3e-4, "AdamW's rate; at 1e-3 what was learned before falls apart", low=0.0, high=1.0)
+    lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
     std: bool = setting(True, "divide advantages by the group's standard deviation")
     aggregate: str = setting("sequence_mean", "how token terms are averaged",
                              choices=("sequence_mean", "token_mean", "constant"))

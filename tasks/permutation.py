@@ -13,7 +13,7 @@ Every letter, every place (with the space before it) and "," is one token. A ste
 letter that it takes, so that no token needs more than one look-up: a place is copied from the problem, always equally far
 back; a letter is the one that stands at this place in the step before. How a step is written decides whether it is learned.
 With the bare words (`adceb, eacbd, `) every letter needs two look-ups, and in the time in which this writing is learned almost
-perfectly, few of those chains come out right; one token for each of the 120 permutations is worse still.
+perfectly, few of those chains come out right.
 
 Composing k permutations of five things is complete for NC1: a network of fixed depth cannot do it at once for every k, unless
 TC0 = NC1 (Barrington 1989; arXiv:2210.10749). It has a fixed number of rounds, and each product waits for the one before.
