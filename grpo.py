@@ -1,4 +1,4 @@
-"""GRPO: reinforcement learning from a rule, with the group of samples as its own baseline.
+"""GRPO and its relatives: reinforcement learning from a rule, with the group of samples as its own baseline.
 
 The idea. Sample G completions o_1 ... o_G of one prompt and let the rule reward them, r_1 ... r_G. Those above the group's mean
 become more likely, those below less likely. The mean is the baseline: a Monte-Carlo estimate of what the critic in PPO
@@ -20,54 +20,115 @@ The recipe:
   2. normalise the rewards within each group: advantages (`group_advantages`); a group that agrees teaches nothing;
   3. recompute the log-probs with a gradient, form the loss (`policy_loss`), step; perhaps several times.
 
+The relatives differ from this in a few settings each. TABLE has them all, one row a method.
+
 What is simplified: the reference is the warm start and stays it (DeepSeekMath renews it now and then); rewards are for whole
-completions. Running out of tokens is a failure with reward 0, not an episode that goes on elsewhere.
+completions. Running out of tokens is a failure with reward 0, not an episode that goes on elsewhere. RLOO's authors put a KL
+into the reward; here no relative has one unless `--beta` asks for it. DAPO fills its batch exactly and drops what is left over;
+here an update takes all groups that have come together.
 """
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
 
 from config import setting
 from model import make_optimizer
-from sample import SamplingConfig, collect, score
+from sample import Rollout, SamplingConfig, collect, join, score
 from sft import micro_batches
 
 
 @dataclass
 class GRPOConfig(SamplingConfig):
-    """GRPO"""
+    """GRPO and its relatives"""
     group_size: int = setting(8, "G: samples per problem, compared with each other", low=2, high=65536)
     temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
+    baseline: str = setting("mean", "what is subtracted: the group's mean, or that of the other samples in it",
+                            choices=("mean", "others"))
     std: bool = setting(True, "divide advantages by the group's standard deviation")
     aggregate: str = setting("sequence_mean", "how token terms are averaged",
                              choices=("sequence_mean", "token_mean", "constant"))
-    clip_low: float = setting(0.2, "the ratio is clipped below 1 - this", low=0.0, high=1.0)
-    clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=100.0)
+    clip_low: float = setting(0.2, "the ratio is clipped below 1 - this; 1: not at all", low=0.0, high=1.0)
+    clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     beta: float = setting(0.0, "weight of the KL to the warm start in the loss", low=0.0, high=100.0)
+    kl_estimator: str = setting("k3", "which estimate of the KL is the loss, see kl_estimate", choices=("k1", "k2", "k3"))
+    dynamic_sampling: bool = setting(False, "drop groups that agree and sample on until a batch is full")
+    overlong: float = setting(0.0, "penalise the last share of the token limit (DAPO: 0.2)", low=0.0, high=1.0)
+    top_entropy: float = setting(1.0, "train only this share of the tokens, those of highest entropy", low=1e-6, high=1.0)
+    entropy_bonus: float = setting(0.0, "weight of the policy's entropy in the objective", low=0.0, high=100.0)
     epochs: int = setting(1, "passes over each batch, an optimizer step each", low=1, high=1000)
     micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
-def group_advantages(rewards, group_size, std=True):
-    """A_i = (r_i - mean) / std within each group of neighbours.
+# The family. With one update per batch (--epochs 1) no ratio leaves 1, so clips do nothing; reinforce, rloo and dr_grpo then
+# follow the same gradient up to a constant, G/(G-1), which Adam does not notice.
+#               who is the baseline   scale       tokens weigh                clip: below 1 - .., above 1 + ..   KL in the loss
+NO_CLIP = {"clip_low": 1.0, "clip_high": 1e6}
+TABLE = {
+    "reinforce": {"baseline": "mean",   "std": False, "aggregate": "constant",      **NO_CLIP,                            "beta": 0.0},
+    "rloo":      {"baseline": "others", "std": False, "aggregate": "constant",      **NO_CLIP,                            "beta": 0.0},
+    "grpo":      {"baseline": "mean",   "std": True,  "aggregate": "sequence_mean", "clip_low": 0.2, "clip_high": 0.2,    "beta": 0.0},
+    "dr_grpo":   {"baseline": "mean",   "std": False, "aggregate": "constant",      "clip_low": 0.2, "clip_high": 0.2,    "beta": 0.0},
+    "dapo":      {"baseline": "mean",   "std": True,  "aggregate": "token_mean",    "clip_low": 0.2, "clip_high": 0.28,   "beta": 0.0,
+                  "dynamic_sampling": True, "overlong": 0.2},
+}
+# Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is 0.04); dr_grpo,
+# arXiv:2503.20783; dapo, arXiv:2503.14476. --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus work with every row.
+
+
+def group_advantages(rewards, group_size, std=True, baseline="mean"):
+    """A_i = (r_i - baseline_i) / std within each group of neighbours.
 
     rewards (B,), B a multiple of group_size, rows of one prompt next to each other -> advantages (B,). The standard deviation
     is the population's (divided by G, not G - 1). std=False leaves it out (Dr. GRPO, arXiv:2503.20783: dividing by it weighs
     the prompts that are nearly always or nearly never solved more than the rest). A group whose rewards are all equal gets
     exactly 0, not rounding noise divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
 
+    baseline "mean" is the mean of the whole group, the sample itself included; without std the expected gradient is then
+    (1 - 1/G) times the true one. "others" leaves the sample out and is unbiased (RLOO, arXiv:2402.14740, equation 8):
+    r_i - mean of the others = G/(G-1) (r_i - mean of all).
+
     >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    >>> group_advantages(torch.tensor([1., 0., 0., 0., 1.]), 5, std=False, baseline="others").tolist()
+    [0.75, -0.5, -0.5, -0.5, 0.75]
     """
     groups = rewards.view(-1, group_size)
     advantages = groups - groups.mean(1, keepdim=True)
+    if baseline == "others":
+        advantages = advantages * (group_size / (group_size - 1))
     if std:
         advantages = advantages / groups.std(1, correction=0, keepdim=True)
     agree = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
     return advantages.masked_fill(agree, 0.0).flatten()
+
+
+def overlong_penalty(lengths, max_length, share):
+    """DAPO's soft punishment of length: 0 up to (1 - share) max_length, then falling on a line to -1 at max_length.
+
+    lengths (B,): sampled tokens -> (B,) float, to be added to the rewards. Source: arXiv:2503.14476, equation 13.
+
+    >>> overlong_penalty(torch.tensor([10, 80, 90, 100]), 100, 0.2).tolist()
+    [0.0, 0.0, -0.5, -1.0]
+    """
+    cache = share * max_length
+    return ((max_length - cache - lengths) / cache).clamp(-1.0, 0.0) + 0.0  # + 0.0: no negative zeros
+
+
+def top_entropy_tokens(entropies, mask, share):
+    """The `share` of a batch's tokens whose choice was the most open: the forks, not the words that follow by themselves.
+
+    entropies (B, T), mask (B, T) bool -> (B, T) bool, at least one token. Source: arXiv:2506.01939, equation 5.
+
+    >>> top_entropy_tokens(torch.tensor([[0.1, 0.9], [0.5, 2.0]]), torch.tensor([[1, 1], [1, 0]]).bool(), 0.34).tolist()
+    [[False, True], [False, False]]
+    """
+    among = entropies[mask]
+    count = max(1, int(share * len(among)))
+    return mask & (entropies >= among.topk(count).values[-1])
 
 
 def token_weights(mask, aggregate, max_length=None):
@@ -93,15 +154,44 @@ def token_weights(mask, aggregate, max_length=None):
     raise ValueError(f"unknown aggregate {aggregate!r}: sequence_mean, token_mean or constant")
 
 
-def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high, aggregate,
-                ref_logprobs=None, beta=0.0, weights=None):
+def kl_estimate(logprobs, ref_logprobs, estimator):
+    """Three estimates of KL(pi || pi_ref) from tokens sampled from pi, (B, T) -> (B, T). With d = log pi - log pi_ref:
+
+        k1 = d                   unbiased, noisy, may be negative
+        k2 = d^2 / 2             biased, never negative
+        k3 = exp(-d) - 1 + d     unbiased, never negative; one token with a large pi_ref/pi can throw it far off
+
+    As a number each will do. As a *loss* they are three different things, because the gradient of an estimate is not an estimate
+    of the gradient (the tokens were sampled from pi, and a loss does not see how that changes). In expectation over pi:
+
+        grad k1 = E[grad log pi] = 0                 a KL loss that does nothing but add noise
+        grad k2 = E[d grad log pi] = grad KL(pi || pi_ref)           the one that is meant
+        grad k3 = E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)       the other direction: it covers the reference
+
+    k1 is the right choice in the *reward*, as in PPO. Source of the names: http://joschu.net/blog/kl-approx.html
+
+    >>> [round(float(kl_estimate(torch.tensor(-1.0), torch.tensor(-2.0), k)), 4) for k in ("k1", "k2", "k3")]
+    [1.0, 0.5, 0.3679]
+    """
+    d = logprobs - ref_logprobs
+    if estimator == "k1":
+        return d
+    if estimator == "k2":
+        return d ** 2 / 2
+    if estimator == "k3":
+        return torch.exp(-d) - 1 + d
+    raise ValueError(f"unknown estimator {estimator!r}: k1, k2 or k3")
+
+
+def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high, aggregate, ref_logprobs=None, beta=0.0,
+                kl_estimator="k3", entropies=None, entropy_bonus=0.0, weights=None):
     """The loss -J of the equations above, for one batch or one micro-batch of it.
 
-    logprobs, old_logprobs, ref_logprobs (B, T); advantages (B,) or (B, T); mask (B, T) bool. `weights` (B, T): the rows of
-    `token_weights` of the whole batch; without it, those of this mask.
+    logprobs, old_logprobs, ref_logprobs, entropies (B, T); advantages (B,) or (B, T); mask (B, T) bool. `weights` (B, T): the
+    rows of `token_weights` of the whole batch; without it, those of this mask.
     -> loss (scalar), stats: means over the masked tokens of this call, without gradient:
        clip_fraction   share of tokens whose gradient the clip removed
-       kl              the k3 estimate of KL(pi || pi_ref), if there is a reference
+       kl              the chosen estimate of KL(pi || pi_ref), if there is a reference
     """
     if advantages.ndim == 1:
         advantages = advantages[:, None]
@@ -113,11 +203,11 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
     objective = torch.minimum(free, clipped)
     stats = {"clip_fraction": ((clipped < free) & mask).sum() / mask.sum().clamp(min=1)}
     if ref_logprobs is not None:
-        log_ratio = (ref_logprobs - logprobs).masked_fill(~mask, 0.0)
-        k3 = log_ratio.exp() - log_ratio - 1
-        stats["kl"] = k3.detach().sum() / mask.sum().clamp(min=1)
-        # As a loss, k3 pulls with the gradient of KL(pi_ref || pi): it covers the reference. (k1 would pull with noise alone.)
-        objective = objective - beta * k3
+        kl = kl_estimate(logprobs.masked_fill(~mask, 0.0), ref_logprobs.masked_fill(~mask, 0.0), kl_estimator)
+        stats["kl"] = kl.detach().sum() / mask.sum().clamp(min=1)
+        objective = objective - beta * kl
+    if entropy_bonus:
+        objective = objective + entropy_bonus * entropies.masked_fill(~mask, 0.0)
     return -(weights * objective).sum(), stats
 
 
@@ -131,6 +221,7 @@ class GRPO:
         self.behaviour = policy
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.optimizer = make_optimizer(policy, config.lr)
+        self.waiting = []  # dynamic sampling: (rollout, rewards) of groups that disagree, until there are enough of them
 
     def collect(self, problems):
         return collect(self.behaviour, self.task, problems, self.config, self.generator)
@@ -138,56 +229,75 @@ class GRPO:
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
         c, device = self.config, self.policy.device
-        advantages = group_advantages(rewards.to(device), c.group_size, c.std)
+        rewards = rewards.to(device)
+        mixed = group_advantages(rewards, c.group_size) != 0  # the rows of groups that disagree
+        metrics = {"updates": 0, "mixed_groups": float(mixed.view(-1, c.group_size).any(1).float().mean()),
+                   "kl": self.kl(rollout)}
+        if c.dynamic_sampling:
+            rows = mixed.view(-1, c.group_size).any(1).repeat_interleave(c.group_size).nonzero()[:, 0]
+            self.waiting.append((rollout.select(rows), rewards[rows]))
+            if sum(len(r) for _, r in self.waiting) < c.prompts * c.group_size:
+                return metrics
+            rollout, rewards = join([r for r, _ in self.waiting]), torch.cat([r for _, r in self.waiting])
+            self.waiting = []
         max_length = c.max_new_tokens or self.task.max_new_tokens
+        if c.overlong:
+            rewards = rewards + overlong_penalty(rollout.lengths - rollout.prompt_lengths, max_length, c.overlong)
+        advantages = group_advantages(rewards, c.group_size, c.std, c.baseline)[:, None].expand(rollout.mask.shape)
+        if c.top_entropy < 1:
+            advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
         weights = token_weights(rollout.mask, c.aggregate, max_length)
-        # A row with advantage 0 has no policy gradient, and without a KL term no gradient at all: leaving it out is free.
-        rows = (advantages != 0).nonzero()[:, 0] if c.beta == 0 else torch.arange(len(advantages), device=device)
-        mixed = float((advantages.view(-1, c.group_size) != 0).any(1).float().mean())
-        metrics = {"updates": 0, "mixed_groups": mixed, "kl": self.kl(rollout)}
+        # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at all: leaving it out is free.
+        rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
         if len(rows) == 0:
             return metrics  # every group agrees: nothing to learn from this batch
         for epoch in range(c.epochs):
             self.optimizer.zero_grad()
-            totals, worst = {"loss": 0.0, "clip_fraction": 0.0}, 0.0
+            totals, worst = {"loss": 0.0, "clip_fraction": 0.0}, torch.zeros((), device=device)
             for part, length in micro_batches(rollout.mask[rows], c.micro_batch):
                 part = rows[part]
                 tokens, mask, old = (x[part, :length] for x in (rollout.tokens, rollout.mask, rollout.logprobs))
-                logprobs, _ = score(self.policy, tokens, c.temperature)
+                logprobs, entropies = score(self.policy, tokens, c.temperature)
                 if epoch == 0:  # pi is still pi_old: what was sampled must be what is trained
-                    worst = torch.maximum(torch.as_tensor(worst, device=device), ((logprobs - old) * mask).abs().max().detach())
+                    worst = torch.maximum(worst, ((logprobs - old) * mask).abs().max().detach())
                     if self.policy.compute_dtype != torch.float32:
                         old = logprobs.detach()  # in low precision the two differ by rounding: take the ratio as exactly 1
                 reference = score(self.reference, tokens, c.temperature)[0] if c.beta else None
-                loss, stats = policy_loss(logprobs, old, advantages[part], mask, clip_low=c.clip_low, clip_high=c.clip_high,
-                                          aggregate=c.aggregate, ref_logprobs=reference, beta=c.beta,
+                loss, stats = policy_loss(logprobs, old, advantages[part, :length], mask, clip_low=c.clip_low,
+                                          clip_high=c.clip_high, aggregate=c.aggregate, ref_logprobs=reference, beta=c.beta,
+                                          kl_estimator=c.kl_estimator, entropies=entropies, entropy_bonus=c.entropy_bonus,
                                           weights=weights[part, :length])
                 loss.backward()
                 totals["loss"] += loss.detach()
                 totals["clip_fraction"] += stats["clip_fraction"] * mask.sum() / rollout.mask[rows].sum()
-            norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), c.max_grad_norm)
-            self.optimizer.step()
-            metrics["updates"] += 1
+            norm = self.optimizer.step(max_norm=c.max_grad_norm)
+            metrics["updates"] += math.isfinite(norm)  # otherwise the step was skipped
             if epoch == 0:
                 metrics["max_log_ratio"] = float(worst)
-        return metrics | {"grad_norm": float(norm)} | {name: float(total) for name, total in totals.items()}
+        return metrics | {"grad_norm": norm} | {name: float(total) for name, total in totals.items()}
+
+    @torch.no_grad()
+    def entropies(self, rollout, batch=256):
+        """The entropy of the policy at every token of a rollout, (B, T), without a gradient."""
+        return torch.cat([score(self.policy, tokens, self.config.temperature)[1] for tokens in rollout.tokens.split(batch)])
 
     @torch.no_grad()
     def kl(self, rollout, rows=64):
-        """KL(pi || pi_ref) per token, estimated from the first rows of a rollout as the mean of log pi - log pi_ref: "k1".
-
-        Unbiased, and no single token can throw it far off, as happens to k3; it may come out slightly negative. As a *loss* it
-        would be useless: its gradient is zero in expectation.
-        """
+        """KL(pi || pi_ref) per token, the k1 estimate from the first rows of a rollout. It may come out slightly negative."""
         reference, _ = score(self.reference, rollout.tokens[:rows], self.config.temperature)
         return float((rollout.logprobs[:rows] - reference)[rollout.mask[:rows]].mean())
 
     def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict()}
+        waiting = [{**{name: value for name, value in vars(rollout).items() if name != "problems"}, "rewards": rewards}
+                   for rollout, rewards in self.waiting]
+        return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict(), "waiting": waiting}
 
     def load_state_dict(self, state):
         self.optimizer.load_state_dict(state["optimizer"])
         self.reference.load_state_dict(state["reference"])
+        device = self.policy.device
+        self.waiting = [(Rollout(**{name: value.to(device) for name, value in group.items() if name != "rewards"}),
+                         group["rewards"].to(device)) for group in state["waiting"]]
 
 
 # Exercises

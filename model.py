@@ -15,6 +15,8 @@ One model, three ways to run it, and a test that they agree:
 
 What is simplified: no dropout (data is drawn fresh, hardly anything is seen twice), no grouped queries.
 """
+import copy
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -167,6 +169,26 @@ class GPT(nn.Module):
             return self.logits(self.norm(x))[:, 0]
 
 
+class ScalarModel(nn.Module):
+    """A GPT that says one number per token instead of logits: the critic of PPO, or a learned judge of solutions.
+
+    It starts as a copy of `trunk`, a GPT, whose knowledge of the task it keeps; the head starts at zero, so that its first
+    opinion is 0 everywhere and not noise.
+    """
+
+    def __init__(self, trunk):
+        super().__init__()
+        self.trunk = copy.deepcopy(trunk).requires_grad_(True)
+        self.head = nn.Linear(trunk.config.n_embd, 1, device=trunk.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens):
+        """tokens (B, T) int64 -> (B, T) float32. Entry [b, t] is about the state *after* tokens[b, t]."""
+        with self.trunk.autocast():
+            return self.head(self.trunk.hidden(tokens))[..., 0].float()
+
+
 # --------------------------------------------------------------------------------------------------------- optimizer
 
 class Optimizers:
@@ -176,11 +198,18 @@ class Optimizers:
         self.optimizers = optimizers
         self.rates = [o.param_groups[0]["lr"] for o in optimizers]
 
-    def step(self, schedule=1.0):
-        """One step of each, with its learning rate times `schedule`."""
-        for optimizer, rate in zip(self.optimizers, self.rates):
-            optimizer.param_groups[0]["lr"] = rate * schedule
-            optimizer.step()
+    def step(self, schedule=1.0, max_norm=math.inf):
+        """One step of each, with its learning rate times `schedule` and gradients scaled down to `max_norm`.
+
+        -> the norm of the gradient before, a float. If it is not finite no weight is touched: one bad batch shall not end a run.
+        """
+        parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+        if math.isfinite(norm):
+            for optimizer, rate in zip(self.optimizers, self.rates):
+                optimizer.param_groups[0]["lr"] = rate * schedule
+                optimizer.step()
+        return norm
 
     def zero_grad(self):
         for optimizer in self.optimizers:
@@ -200,7 +229,7 @@ def make_optimizer(model, lr, muon_lr=0.0, betas=(0.9, 0.95)):
     Muon replaces the update of a matrix by the nearest orthogonal one, so that all directions are learned equally fast
     (Jordan et al. 2024; torch.optim.Muon). It wants a rate of its own, see sft.py. No weight decay.
     """
-    hidden = [p for p in model.parameters() if p.ndim == 2 and p is not model.embed.weight] if muon_lr else []
+    hidden = [p for block in model.blocks for p in block.parameters() if p.ndim == 2] if muon_lr else []
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=0.0, fused=True)

@@ -19,7 +19,7 @@ tokens[b, :t]. What a network puts out is about the token *after* its input; onl
 
 What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is trained.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -43,6 +43,11 @@ class Rollout:
         tokens, starts = self.tokens.tolist(), self.prompt_lengths.tolist()
         ends = (self.lengths - self.finished.long()).tolist()
         return [tokenizer.decode(row[start:end]) for row, start, end in zip(tokens, starts, ends)]
+
+    def select(self, rows):
+        """The given rows (N,) as a rollout of their own."""
+        cut = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "problems"}
+        return Rollout(**cut, problems=[self.problems[row] for row in rows.tolist()] if self.problems else [])
 
     @property
     def sampled_tokens(self):
@@ -166,6 +171,24 @@ def score(model, tokens, temperature=1.0):
     entropies = -(logp.exp() * logp).sum(-1)
     zero = logprobs.new_zeros(len(tokens), 1)
     return torch.cat((zero, logprobs), dim=1), torch.cat((zero, entropies), dim=1)
+
+
+def values(model, tokens):
+    """What a ScalarModel thinks of the state just before each token, with a gradient.
+
+    tokens (B, T) -> values (B, T) float32: entry [b, t] has seen tokens[b, :t] and nothing later; column 0 is 0.
+    """
+    after = model(tokens[:, :-1])
+    return torch.cat((after.new_zeros(len(tokens), 1), after), dim=1)
+
+
+def join(rollouts):
+    """Several rollouts of one policy -> one, padded to the longest."""
+    T = max(rollout.tokens.shape[1] for rollout in rollouts)
+    pad = lambda x: torch.nn.functional.pad(x, (0, T - x.shape[1])) if x.ndim == 2 else x
+    parts = {f.name: [getattr(r, f.name) for r in rollouts] for f in fields(Rollout)}
+    problems = sum(parts.pop("problems"), [])
+    return Rollout(**{name: torch.cat([pad(x) for x in xs]) for name, xs in parts.items()}, problems=problems)
 
 
 @torch.no_grad()

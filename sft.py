@@ -1,4 +1,4 @@
-"""The supervised warm start: imitate demonstrations, token by token.
+"""The supervised warm start: imitate demonstrations, token by token. And STaR: imitate one's own right answers.
 
 The idea. Reinforcement learning can only reward what the policy already does now and then. So the model first learns to
 imitate worked examples, which need not be good ones: it learns the language of the task, its arithmetic, and to explore.
@@ -13,11 +13,18 @@ The recipe:
   3. cut the batch into micro-batches of rows of similar length, so that little padding is computed;
   4. step: Muon on the hidden matrices, AdamW on the rest; constant rate, then linearly down to zero.
 
-What is simplified: no packing of several examples into a row, no dropout, no weight decay.
+STaR (arXiv:2203.14465; also called rejection sampling, or expert iteration) gets its demonstrations elsewhere: sample, keep what the
+rule accepts, fine-tune on that, repeat. In the words of `grpo.py`: an advantage of 1 for right answers and 0 for wrong ones,
+no baseline, no clip. What comes out as often as it goes in is confirmed, not only what is better than usual. With --teacher the
+samples come from another run: distillation.
+
+What is simplified: no packing of several examples into a row, no dropout, no weight decay. STaR begins each round anew from the first
+model and explains its mistakes with a hint; here it goes on from where it is, without hints.
 Source: the cold start of DeepSeek-R1 (arXiv:2501.12948, section 2.3.1); rate schedule: arXiv:2405.18392.
 """
 import hashlib
 import json
+import math
 import pathlib
 import random
 import sys
@@ -30,7 +37,7 @@ from tqdm import tqdm
 import checkpoint
 from config import InputError, flag, setting
 from model import make_optimizer
-from sample import score
+from sample import SamplingConfig, collect, score
 
 
 @dataclass
@@ -70,8 +77,11 @@ def micro_batches(mask, size):
     return [(rows, int(ends[rows[0]])) for rows in order.split(size)]
 
 
-def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0):
-    """One optimizer step on a batch -> its loss (a float, nats per token). The micro-batch size changes nothing else."""
+def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0, max_norm=math.inf):
+    """One optimizer step on a batch -> its loss (a float, nats per token) and the norm of its gradient.
+
+    The micro-batch size changes nothing but memory and speed.
+    """
     optimizer.zero_grad()
     total, N = 0.0, mask.sum()
     for rows, length in micro_batches(mask, micro_batch):
@@ -79,8 +89,8 @@ def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0):
         loss = -(logprobs * mask[rows, :length]).sum() / N
         loss.backward()
         total += loss.detach()
-    optimizer.step(schedule)
-    return float(total)
+    norm = optimizer.step(schedule, max_norm)
+    return float(total), norm
 
 
 def schedule(done):
@@ -105,9 +115,71 @@ def warm_start(model, task, config, seed, progress=iter, seconds=None):
         if done >= 1:
             break
         tokens, mask = demonstrations(task, config.sft_batch, rng)
-        losses.append(sft_step(model, optimizer, tokens.to(model.device), mask.to(model.device), config.sft_micro_batch,
-                               schedule(done)))
+        loss, _ = sft_step(model, optimizer, tokens.to(model.device), mask.to(model.device), config.sft_micro_batch, schedule(done))
+        losses.append(loss)
     return losses
+
+
+# --------------------------------------------------------------------------------------- learning from one's own right answers
+
+@dataclass
+class STaRConfig(SamplingConfig):
+    """STaR"""
+    temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
+    teacher: str = setting("", "run or checkpoint that the samples come from; empty: the policy itself")
+    lr: float = setting(1e-3, "AdamW's rate", low=0.0, high=1.0)
+    epochs: int = setting(1, "passes over what was kept of a step", low=1, high=1000)
+    mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
+    micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
+    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
+
+
+class STaR:
+    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
+    Config = STaRConfig
+
+    def __init__(self, policy, task, config, generator=None):
+        """policy: GPT, trained in place. generator: torch.Generator on its device. InputError if there is no such teacher."""
+        self.policy, self.task, self.config, self.generator = policy, task, config, generator
+        self.behaviour = load_teacher(config.teacher, task, policy) if config.teacher else policy
+        self.optimizer = make_optimizer(policy, config.lr)
+
+    def collect(self, problems):
+        return collect(self.behaviour, self.task, problems, self.config, self.generator)
+
+    def update(self, rollout, rewards):
+        """Fine-tune on the rows that the rule accepts -> metrics. `rewards` may hold more than the verdict; it is not looked at."""
+        c, device = self.config, self.policy.device
+        right = [done and self.task.verify(problem, text) for problem, text, done in
+                 zip(rollout.problems, rollout.completions(self.task.tokenizer), rollout.finished.tolist())]
+        kept = torch.tensor(right, device=device).nonzero()[:, 0]
+        metrics = {"updates": 0, "kept": len(kept)}
+        for _ in range(c.epochs if len(kept) else 0):
+            order = torch.randperm(len(kept), generator=self.generator, device=device)
+            for batch in order.tensor_split(min(c.mini_batches, len(kept))):
+                rows = kept[batch]
+                metrics["loss"], metrics["grad_norm"] = sft_step(self.policy, self.optimizer, rollout.tokens[rows],
+                                                                 rollout.mask[rows], c.micro_batch, max_norm=c.max_grad_norm)
+                metrics["updates"] += math.isfinite(metrics["grad_norm"])
+        return metrics
+
+    def state_dict(self):
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def load_teacher(path, task, policy):
+    """The model of another run that has the vocabulary of `task` and room for as many tokens as `policy`, on its device."""
+    teacher, teacher_task, _ = checkpoint.load_run(path, policy.device)
+    if teacher_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
+        raise InputError(f"--teacher {path}: its vocabulary is that of task {teacher_task.name}, not of {task.name}")
+    if teacher.config.block_size < policy.config.block_size:
+        raise InputError(f"--teacher {path}: its context of {teacher.config.block_size} tokens is shorter than this run's "
+                         f"{policy.config.block_size}")
+    teacher.compute_dtype = policy.compute_dtype
+    return teacher.requires_grad_(False)
 
 
 # ----------------------------------------------------------------------------------- where warm starts are kept and found
@@ -156,3 +228,12 @@ def cached_warm_start(model, task, config, seed, runs, fresh=False):
     loss = sum(losses[-20:]) / len(losses[-20:])
     print(f"warm start: loss {loss:.3f} nats per token after {seconds:.0f} s, kept in {folder}")
     return str(folder), seconds
+
+
+# Exercises
+# 1. Let the loss cover the prompt too (mask = every token but padding). Which test in tests/test_sft.py fails, and what does the
+#    warm start now spend its capacity on?
+# 2. In STaR, weigh each kept row by 1 / (right answers of its group). Which problems gain, and what happens to pass@8? Compare
+#    with `--algo grpo`, and with test_star_is_reinforce_without_a_baseline.
+# 3. Distil: train `--algo star --teacher runs/grpo-countdown-0` on the warm start, for as many tokens as the teacher's own
+#    training took. test_a_teacher_is_sampled_and_not_trained says what must stay fixed.

@@ -14,7 +14,8 @@ The recipe:
 The seam. An algorithm is a class with a dataclass `Config` (which derives from sample.SamplingConfig), built from (policy, task,
 config, generator). It has `config`, `behaviour` (the model that is sampled from), `collect(problems) -> Rollout`,
 `update(rollout, rewards) -> metrics` (floats, with `updates`: how many optimizer steps it took), `state_dict` and
-`load_state_dict`. The loop knows nothing else about it; a new one needs a line in the table ALGORITHMS.
+`load_state_dict`. The loop knows nothing else about it; a new one needs a line in the table ALGORITHMS. Settings that are not
+given are those of its line there, then those of the task, then the general defaults.
 
 A run folder holds config.json, metrics.jsonl (one line a step), samples.txt (what the model writes, early and late),
 checkpoint.pt, summary.json and, where matplotlib is installed, curves.png.
@@ -31,7 +32,10 @@ import torch
 from tqdm import tqdm
 
 import checkpoint
+import dpo
 import grpo
+import ppo
+import sft
 import tasks
 from config import InputError, Parser, add_flags, flag, from_flags, setting
 from evaluate import by_chain, evaluate, fixed_problems, pick_device
@@ -41,7 +45,9 @@ from sample import SamplingConfig, collect, largest_log_ratio
 from sft import SFTConfig, cached_warm_start, init_from, warm_start
 from tasks.tokenizer import EOS
 
-ALGORITHMS = {"grpo": grpo.GRPO}  # "sft" is the warm start alone
+# name: (class, the settings that make it this method). "sft" is the warm start alone.
+ALGORITHMS = {name: (grpo.GRPO, row) for name, row in grpo.TABLE.items()} | {
+    "ppo": (ppo.PPO, {}), "dpo": (dpo.DPO, {}), "star": (sft.STaR, {})}
 RUNS = pathlib.Path("runs")
 
 
@@ -59,6 +65,7 @@ class Config:
     n_embd: int = setting(128, "width, a multiple of 2 * n_head", low=2, high=16384)
     block_size: int = setting(0, "context length in tokens; 0: what the task needs", low=0, high=65536)
     steps: int = setting(200, "steps of reinforcement learning", low=0, high=10**7)
+    train_problems: int = setting(0, "train on this many problems, over and over; 0: fresh ones in each step", low=0, high=10**6)
     token_budget: int = setting(0, "stop after this many sampled tokens; 0: no such limit", low=0, high=10**12)
     eval_every: int = setting(20, "steps between looks at the val split; 0: never", low=0, high=10**7)
     eval_problems: int = setting(64, "val problems per look", low=1, high=10**6)
@@ -88,7 +95,7 @@ def read_command_line(argv):
         raise InputError(f"--algo {algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
     parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
     for config_class in config_classes(algo, task).values():
-        add_flags(parser, config_class, tasks.task_class(task).defaults)
+        add_flags(parser, config_class, suggested(algo, task))
     given = vars(parser.parse_args(argv))
     for name in ("algo", "task", "resume"):
         given.pop(name)
@@ -113,14 +120,19 @@ def read_config(folder):
 
 def config_classes(algo, task):
     """The dataclasses that a command line is made from. "sft" samples like the others when it is evaluated."""
-    algorithm = ALGORITHMS[algo].Config if algo in ALGORITHMS else grpo.GRPOConfig
+    algorithm = ALGORITHMS[algo][0].Config if algo in ALGORITHMS else grpo.GRPOConfig
     return {"loop": Config, "algorithm": algorithm, "options": tasks.task_class(task).Options,
             "sft": SFTConfig, "rewards": RewardConfig}
 
 
+def suggested(algo, task):
+    """Settings, by name, that take the place of the general defaults for this algorithm and this task."""
+    return tasks.task_class(task).defaults | (ALGORITHMS[algo][1] if algo in ALGORITHMS else {})
+
+
 def configure(algo, task, given):
-    """Given values -> the checked configs by name. What is not given is what the task suggests, or the general default."""
-    given = tasks.task_class(task).defaults | given
+    """Given values -> the checked configs by name. What is not given is suggested, or the general default."""
+    given = suggested(algo, task) | given
     return {name: from_flags(config_class, given) for name, config_class in config_classes(algo, task).items()}
 
 
@@ -193,10 +205,13 @@ class Run:
         """Build the algorithm on the warm start, and the random states of the loop. Each phase has its own."""
         seed = self.loop.seed
         self.rng = random.Random(f"problems {seed}")
+        few = random.Random(f"train problems {seed}")
+        self.train_problems = [self.task.sample_problem(few, "train") for _ in range(self.loop.train_problems)]
         self.generator = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(seed)
         if self.algo in ALGORITHMS:
-            self.algorithm = ALGORITHMS[self.algo](self.policy, self.task, self.configs["algorithm"], self.generator)
+            algorithm_class, _ = ALGORITHMS[self.algo]
+            self.algorithm = algorithm_class(self.policy, self.task, self.configs["algorithm"], self.generator)
 
     def config_dict(self):
         values = {name: value for config in self.configs.values() for name, value in asdict(config).items()}
@@ -308,7 +323,9 @@ class Run:
         """Collect, reward, update, and everything that is logged about it."""
         started = time.time()
         prompts = self.algorithm.config.prompts
-        rollout = self.algorithm.collect([self.task.sample_problem(self.rng, "train") for _ in range(prompts)])
+        draw = (lambda: self.rng.choice(self.train_problems)) if self.train_problems else (
+            lambda: self.task.sample_problem(self.rng, "train"))
+        rollout = self.algorithm.collect([draw() for _ in range(prompts)])
         texts = rollout.completions(self.task.tokenizer)
         rewards, accuracy = rule_rewards(self.task, rollout.problems, texts, rollout.finished.tolist(), self.configs["rewards"])
         if self.step == 0:
@@ -398,6 +415,7 @@ def start(argv):
     if not resume:  # what cannot be used is said before a folder is made
         if run.loop.init:
             init_from(run.loop.init, run.policy, run.task)
+        run.start_algorithm()  # once for nothing: whatever it cannot use, it says so here
         run.folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}")
     run.write("config.json", json.dumps(run.config_dict(), indent=2) + "\n")
     parameters = sum(p.numel() for p in run.policy.parameters())
