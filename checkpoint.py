@@ -16,7 +16,7 @@ import torch
 
 import tasks
 from config import InputError
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, ScalarModel
 
 FORMAT, VERSION = "thinksmall", 1
 
@@ -66,3 +66,14 @@ def load_run(path, device="cpu"):
     model = GPT(GPTConfig(**content["shape"])).to(device)
     model.load_state_dict(content["model"])
     return model, task, content["config"]
+
+
+def load_judge(path, device="cpu"):
+    """The ScalarModel of a run: the critic of PPO, or a verifier's judge, on `device`. InputError if the run has none."""
+    content, (model, _, _) = load(path), load_run(path, device)
+    state = content.get("algorithm", {})
+    if "critic" not in state and "judge" not in state:
+        raise InputError(f"{path}: this run has no critic and no judge; --algo ppo trains the one, --algo orm, prm or rm the other")
+    judge = ScalarModel(model)
+    judge.load_state_dict(state.get("critic") or state["judge"])
+    return judge.requires_grad_(False)

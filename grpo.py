@@ -73,10 +73,10 @@ TABLE = {
     "grpo":      {"baseline": "mean",   "std": True,  "aggregate": "sequence_mean", "clip_low": 0.2, "clip_high": 0.2,    "beta": 0.0},
     "dr_grpo":   {"baseline": "mean",   "std": False, "aggregate": "constant",      "clip_low": 0.2, "clip_high": 0.2,    "beta": 0.0},
     "dapo":      {"baseline": "mean",   "std": True,  "aggregate": "token_mean",    "clip_low": 0.2, "clip_high": 0.28,   "beta": 0.0,
-                  "dynamic_sampling": True, "overlong": 0.2},
+                  "dynamic_sampling": True, "overlong": 0.2, "epochs": 2},
 }
 # Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is 0.04); dr_grpo,
-# arXiv:2503.20783; dapo, arXiv:2503.14476. --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus work with every row.
+# arXiv:2503.20783; dapo, arXiv:2503.14476 (there 16 updates per batch: otherwise clip-higher would do nothing). --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus work with every row.
 
 
 def group_advantages(rewards, group_size, std=True, baseline="mean"):
@@ -288,7 +288,7 @@ class GRPO:
         return float((rollout.logprobs[:rows] - reference)[rollout.mask[:rows]].mean())
 
     def state_dict(self):
-        waiting = [{**{name: value for name, value in vars(rollout).items() if name != "problems"}, "rewards": rewards}
+        waiting = [{**{name: value for name, value in vars(rollout).items() if torch.is_tensor(value)}, "rewards": rewards}
                    for rollout, rewards in self.waiting]
         return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict(), "waiting": waiting}
 

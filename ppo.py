@@ -60,7 +60,7 @@ class PPOConfig(SamplingConfig):
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     value_clip: float = setting(0.2, "a value may move this far from the old one per batch", low=0.0, high=1e6)
     whiten: bool = setting(True, "shift and scale the advantages of a batch to mean 0, variance 1")
-    epochs: int = setting(2, "passes over each batch", low=1, high=1000)
+    epochs: int = setting(1, "passes over each batch", low=1, high=1000)
     mini_batches: int = setting(4, "optimizer steps per pass", low=1, high=65536)
     micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
@@ -155,26 +155,26 @@ class PPO:
 
     @torch.no_grad()
     def look(self, rollout, batch=256):
-        """What the frozen picture of this batch is: log-probs of actor and reference, values of the critic, each (B, T)."""
-        parts = [(score(self.policy, t, self.config.temperature)[0], score(self.reference, t, self.config.temperature)[0],
-                  values(self.critic, t)) for t in rollout.tokens.split(batch)]
-        return [torch.cat(column) for column in zip(*parts)]
+        """The frozen picture of this batch: log-probs of the actor, of the reference, and values of the critic, each (B, T)."""
+        over = lambda f: torch.cat([f(tokens) for tokens in rollout.tokens.split(batch)])
+        logprobs = rollout.logprobs
+        if self.policy.compute_dtype != torch.float32:  # stored and recomputed differ by rounding: let the ratio start at exactly 1
+            logprobs = over(lambda tokens: score(self.policy, tokens, self.config.temperature)[0])
+        return (logprobs, over(lambda tokens: score(self.reference, tokens, self.config.temperature)[0]),
+                over(lambda tokens: values(self.critic, tokens)))
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
         c, mask, device = self.config, rollout.mask, self.policy.device
         rewards = rewards.to(device)
-        logprobs, ref_logprobs, old_values = self.look(rollout)
-        worst = float(((logprobs - rollout.logprobs) * mask).abs().max())  # what was sampled must be what is trained
-        # In float32 both are the same. In low precision they differ by rounding: the ratio then starts at exactly 1.
-        old_logprobs = rollout.logprobs if self.policy.compute_dtype == torch.float32 else logprobs
+        old_logprobs, ref_logprobs, old_values = self.look(rollout)
         r = token_rewards(rewards, old_logprobs, ref_logprobs, mask, self.beta)
         advantages, returns = gae(r, old_values, mask, c.gamma, c.lam)
         outcomes = gae(r, old_values, mask, c.gamma, 1.0)[1]  # what really came: the judge of the critic, at any lambda
         kl = {k: float(kl_estimate(old_logprobs, ref_logprobs, k)[mask].mean()) for k in ("k1", "k3")}
         first = mask.int().argmax(1, keepdim=True)
         last = (mask * torch.arange(mask.shape[1], device=device)).amax(1, keepdim=True)
-        metrics = {"updates": 0, "kl": kl["k1"], "kl_k3": kl["k3"], "beta": self.beta, "max_log_ratio": worst,
+        metrics = {"updates": 0, "kl": kl["k1"], "kl_k3": kl["k3"], "beta": self.beta,
                    "explained_variance": explained_variance(old_values, outcomes, mask),
                    "value_first": float(old_values.gather(1, first).mean()), "value_last": float(old_values.gather(1, last).mean())}
         if c.whiten:
@@ -200,11 +200,14 @@ class PPO:
                     totals["value_loss"] += share * loss_V.detach()
                     totals["value_clip_fraction"] += of_all * clipped_V
                     if actor_learns:
-                        loss, stats = policy_loss(score(self.policy, tokens, c.temperature)[0], old, A, m, clip_low=c.clip_low,
-                                                  clip_high=c.clip_high, aggregate="token_mean", weights=w)
+                        logprobs, _ = score(self.policy, tokens, c.temperature)
+                        loss, stats = policy_loss(logprobs, old, A, m, clip_low=c.clip_low, clip_high=c.clip_high,
+                                                  aggregate="token_mean", weights=w)
                         loss.backward()
                         totals["loss"] += share * loss.detach()
                         totals["clip_fraction"] += of_all * stats["clip_fraction"]
+                        if metrics["updates"] == 0:  # pi is still pi_old: what was sampled must be what is trained
+                            metrics["max_log_ratio"] = max(float(((logprobs - old) * m).abs().max()), metrics.get("max_log_ratio", 0.0))
                 metrics["critic_grad_norm"] = self.critic_optimizer.step(max_norm=c.max_grad_norm)
                 if actor_learns:
                     metrics["grad_norm"] = self.actor_optimizer.step(max_norm=c.max_grad_norm)

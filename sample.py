@@ -19,7 +19,7 @@ tokens[b, :t]. What a network puts out is about the token *after* its input; onl
 
 What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is trained.
 """
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 
@@ -37,6 +37,7 @@ class Rollout:
     logprobs: torch.Tensor        # (B, T) float32, under the temperature that was sampled with; 0 outside of the mask
     finished: torch.Tensor        # (B,) bool: ended in EOS, not cut off by the limit
     problems: list = field(default_factory=list)  # one a row
+    discarded: int = 0            # tokens that were sampled beside these and thrown away (search, Monte-Carlo labels): they cost too
 
     def completions(self, tokenizer):
         """-> list of B texts: what was sampled, without EOS."""
@@ -44,9 +45,14 @@ class Rollout:
         ends = (self.lengths - self.finished.long()).tolist()
         return [tokenizer.decode(row[start:end]) for row, start, end in zip(tokens, starts, ends)]
 
+    def right(self, task):
+        """-> (B,) bool: ended by itself, and the rule accepts the answer."""
+        return torch.tensor([done and task.verify(problem, text) for problem, text, done in
+                             zip(self.problems, self.completions(task.tokenizer), self.finished.tolist())], device=self.tokens.device)
+
     def select(self, rows):
         """The given rows (N,) as a rollout of their own."""
-        cut = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "problems"}
+        cut = {name: value[rows] for name, value in vars(self).items() if torch.is_tensor(value)}
         return Rollout(**cut, problems=[self.problems[row] for row in rows.tolist()] if self.problems else [])
 
     @property
@@ -96,55 +102,72 @@ def choose(logits, temperature, generator):
 
 
 @torch.no_grad()
-def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, leave=True):
+def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, leave=True, stop=None):
     """Sample one completion for each prompt.
 
-    prompts: list of B non-empty lists of token ids, of any lengths. eos: the token that ends a row (None: nothing does).
-    generator: torch.Generator on the model's device. leave=False keeps finished rows in the batch (for measuring only).
+    prompts: list of B non-empty lists of token ids, of any lengths; neighbours that are equal are read only once.
+    max_new_tokens: a limit for all rows, or a list of B limits. eos: the token that ends a row (None: nothing does). stop: another
+    token that ends a row, without finishing it: the end of a step. generator: torch.Generator on the model's device.
+    leave=False keeps finished rows in the batch (for measuring only).
     -> Rollout, without problems. Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
     """
     if not prompts or not all(prompts):
         raise ValueError("generate needs at least one prompt, and no prompt may be empty")
     device, B = model.device, len(prompts)
     starts = torch.tensor([len(p) for p in prompts])
-    longest = int(starts.max())
-    if longest + max_new_tokens > model.config.block_size:
-        raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into "
-                         f"block_size {model.config.block_size}")
-    tokens = torch.full((B, longest + max_new_tokens), pad)
+    limits = torch.as_tensor(max_new_tokens).expand(B)
+    longest, width, steps = int(starts.max()), int((starts + limits).max()), int(limits.max())
+    if width > model.config.block_size:
+        raise ValueError(f"a prompt and its new tokens, {width} together, do not fit into block_size {model.config.block_size}")
+    width = min(longest + steps, model.config.block_size)
+    tokens = torch.full((B, width), pad)
     for i, prompt in enumerate(prompts):
         tokens[i, :len(prompt)] = torch.tensor(prompt)
-    tokens, starts = tokens.to(device), starts.to(device)
+    first = [i for i in range(B) if i == 0 or prompts[i] != prompts[i - 1]]  # of each run of equal prompts
+    copies = torch.tensor([b - a for a, b in zip(first, first[1:] + [B])])
+    tokens, starts, limits = tokens.to(device), starts.to(device), limits.to(device)
     logprobs = torch.zeros(tokens.shape, device=device)
-    cache = _cache_for(model, B, tokens.shape[1])
+    cache = _cache_for(model, B, width)
 
     # Rows leave, so from here on `rows[i]` says which row of `tokens` the i-th row of the batch is.
-    rows, positions, done = torch.arange(B, device=device), starts, torch.zeros(B, dtype=torch.bool, device=device)
+    rows, positions, ends = torch.arange(B, device=device), starts, starts + limits
+    done = torch.zeros(B, dtype=torch.bool, device=device)
     patience = 1 if device.type == "cpu" else 8  # on a GPU the question costs more than a few wasted rows
-    logits = model.prefill(tokens[:, :longest], starts, cache)
-    for step in range(max_new_tokens):
+    logits = model.prefill(tokens[first, :longest], starts[first], cache)
+    if len(first) < B:
+        sources = torch.arange(len(first)).repeat_interleave(copies).to(device)
+        cache.keep(sources, longest)
+        logits = logits[sources]
+    for step in range(steps):
         chosen, logprob = choose(logits, temperature, generator)
-        tokens[rows, positions] = chosen.masked_fill(done, pad)
-        logprobs[rows, positions] = logprob.masked_fill(done, 0.0)
+        done = done | (positions >= ends)
+        place = positions.clamp(max=width - 1)  # rows that are done may run beyond their end: there they only repeat it
+        tokens[rows, place] = torch.where(done, tokens[rows, place], chosen)
+        logprobs[rows, place] = torch.where(done, logprobs[rows, place], logprob)
         if eos is not None:
             done = done | (chosen == eos)
-        if step == max_new_tokens - 1:
+        if stop is not None:
+            done = done | (chosen == stop)
+        if step == steps - 1:
             break
-        if eos is not None and leave and step % patience == 0:
+        if leave and step % patience == 0:
             live = (~done).nonzero()[:, 0]
             if len(live) == 0:
                 break
             if len(live) <= 0.9 * len(rows):  # moving the others costs about one step: wait until it pays
                 cache.keep(live, longest + step)
-                rows, positions, done, chosen = rows[live], positions[live], done[live], chosen[live]
-        logits = model.decode(chosen, positions, cache, longest + step + 1)
+                rows, positions, ends, done, chosen = (x[live] for x in (rows, positions, ends, done, chosen))
+        logits = model.decode(chosen, positions.clamp(max=width - 1), cache, min(longest + step + 1, width))
         positions = positions + 1
 
-    place = torch.arange(tokens.shape[1], device=device)
-    sampled = (place >= starts[:, None]) & (place < starts[:, None] + max_new_tokens)
-    ends = sampled & (tokens == eos) if eos is not None else torch.zeros_like(sampled)
-    finished = ends.any(1)
-    lengths = torch.where(finished, ends.int().argmax(1) + 1, starts + max_new_tokens)
+    place = torch.arange(width, device=device)
+    sampled = (place >= starts[:, None]) & (place < (starts + limits)[:, None])
+    ended = torch.zeros_like(sampled)
+    for token in (eos, stop):
+        if token is not None:
+            ended |= sampled & (tokens == token)
+    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, starts + limits)
+    finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == eos if eos is not None else torch.zeros_like(ended[:, 0])
     T = int(lengths.max())
     return Rollout(tokens[:, :T], starts, lengths, (sampled & (place < lengths[:, None]))[:, :T], logprobs[:, :T], finished)
 
@@ -186,9 +209,9 @@ def join(rollouts):
     """Several rollouts of one policy -> one, padded to the longest."""
     T = max(rollout.tokens.shape[1] for rollout in rollouts)
     pad = lambda x: torch.nn.functional.pad(x, (0, T - x.shape[1])) if x.ndim == 2 else x
-    parts = {f.name: [getattr(r, f.name) for r in rollouts] for f in fields(Rollout)}
-    problems = sum(parts.pop("problems"), [])
-    return Rollout(**{name: torch.cat([pad(x) for x in xs]) for name, xs in parts.items()}, problems=problems)
+    names = [name for name, value in vars(rollouts[0]).items() if torch.is_tensor(value)]
+    return Rollout(**{name: torch.cat([pad(getattr(r, name)) for r in rollouts]) for name in names},
+                   problems=[problem for r in rollouts for problem in r.problems], discarded=sum(r.discarded for r in rollouts))
 
 
 @torch.no_grad()

@@ -150,9 +150,7 @@ class STaR:
     def update(self, rollout, rewards):
         """Fine-tune on the rows that the rule accepts -> metrics. `rewards` may hold more than the verdict; it is not looked at."""
         c, device = self.config, self.policy.device
-        right = [done and self.task.verify(problem, text) for problem, text, done in
-                 zip(rollout.problems, rollout.completions(self.task.tokenizer), rollout.finished.tolist())]
-        kept = torch.tensor(right, device=device).nonzero()[:, 0]
+        kept = rollout.right(self.task).nonzero()[:, 0]
         metrics = {"updates": 0, "kept": len(kept)}
         for _ in range(c.epochs if len(kept) else 0):
             order = torch.randperm(len(kept), generator=self.generator, device=device)

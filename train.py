@@ -37,6 +37,7 @@ import grpo
 import ppo
 import sft
 import tasks
+import verifier
 from config import InputError, Parser, add_flags, flag, from_flags, setting
 from evaluate import by_chain, evaluate, fixed_problems, pick_device
 from model import GPT, GPTConfig
@@ -47,7 +48,8 @@ from tasks.tokenizer import EOS
 
 # name: (class, the settings that make it this method). "sft" is the warm start alone.
 ALGORITHMS = {name: (grpo.GRPO, row) for name, row in grpo.TABLE.items()} | {
-    "ppo": (ppo.PPO, {}), "dpo": (dpo.DPO, {}), "star": (sft.STaR, {})}
+    "ppo": (ppo.PPO, {}), "dpo": (dpo.DPO, {}), "star": (sft.STaR, {})} | {
+    name: (verifier.Verifier, row) for name, row in verifier.TABLE.items()}
 RUNS = pathlib.Path("runs")
 
 
@@ -336,7 +338,7 @@ class Run:
         metrics = self.algorithm.update(rollout, rewards)
         seconds = time.time() - started
         self.step += 1
-        self.tokens += rollout.sampled_tokens
+        self.tokens += rollout.sampled_tokens + rollout.discarded
         self.updates += metrics.pop("updates")
         self.seconds["rl"] += seconds
         described = [self.task.describe(problem, text) for problem, text in zip(rollout.problems, texts)]
@@ -347,7 +349,7 @@ class Run:
                 **by_chain(judged),
                 # -log pi of what was sampled is an unbiased estimate of the policy's entropy, and costs nothing.
                 "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), **metrics,
-                "updates": self.updates, "tokens": self.tokens, "tokens_per_second": rollout.sampled_tokens / seconds,
+                "updates": self.updates, "tokens": self.tokens, "tokens_per_second": (rollout.sampled_tokens + rollout.discarded) / seconds,
                 "seconds": seconds}
 
     # ---- the end

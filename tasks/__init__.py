@@ -88,6 +88,12 @@ class Task:
         """-> dict of numbers that say *how* the completion reasoned (attempts, ...), for the metrics only."""
         return {}
 
+    checkable = False  # may the rule judge answers at test time? Only if it needs no answer key, but what the prompt says
+
+    def own_verdict(self, completion):
+        """What the solution says of itself: True, it has found the answer; False, it has not; None, it says nothing of the kind."""
+        return None
+
     def blind_search(self, problems, attempts, seed=0, searches=64):
         """How often a search without a model succeeds that makes `attempts` attempts on average; None if that means nothing."""
         return None

@@ -134,6 +134,7 @@ def expression(attempt):
 class Countdown(Task):
     """See the top of this file; options: `CountdownOptions`."""
     Options = CountdownOptions
+    checkable = True   # whether an expression makes the target can be seen from the prompt
     step_token = ", "  # after every operation: the next token says how the attempt went, or goes on with it
 
     def __init__(self, options):
@@ -209,6 +210,21 @@ class Countdown(Task):
                 "hits": sum(end == problem.answer for end in ends),
                 "told": sum((end == problem.answer) == line.endswith("found") for line, end in zip(lines, ends))}
 
+    def own_verdict(self, completion):
+        """Whether the last attempt is marked as found."""
+        return completion.split("</think>")[0].endswith("found\n")
+
+    def still_possible(self, problem, completion):
+        """Can the attempt that a cut-off completion is in the middle of still reach the target by legal steps? The truth about a step.
+
+        >>> task = Countdown(CountdownOptions())
+        >>> problem = Problem("Use 3, 5, 7 to make 22.\\n", 22, ("countdown", 3, 5, 7, 22))
+        >>> [task.still_possible(problem, f"<think>{text}") for text in ("5 * 3 = 15, ", "7 + 5 = 12, ", "7 + 5 = 13, ")]
+        [True, False, False]
+        """
+        left = self.numbers_left(problem, completion.split("<think>")[-1].split("\n")[-1].removesuffix(", "))
+        return left is not None and problem.answer in reachable(left)
+
     def check_attempt(self, problem, text):
         """The value that an attempt ends at, or None if it breaks a rule.
 
@@ -217,6 +233,11 @@ class Countdown(Task):
         >>> task.check_attempt(problem, "5 * 3 = 15, 15 + 7 = 22"), task.check_attempt(problem, "5 * 3 = 15, 15 + 5 = 20")
         (22, None)
         """
+        left = self.numbers_left(problem, text)
+        return left[0] if left and len(left) == 1 else None
+
+    def numbers_left(self, problem, text):
+        """The numbers that are left after the steps of an attempt, sorted; None if it breaks a rule."""
         left = Counter(problem.key[1:-1])
         for step in text.split(", "):
             match = STEP.fullmatch(step)
@@ -227,7 +248,7 @@ class Countdown(Task):
             if min(left.values()) < 0 or combine(a, match["operator"], b) != c:
                 return None
             left[c] += 1
-        return c if left.total() == 1 else None
+        return tuple(sorted(left.elements()))
 
     def blind_search(self, problems, attempts, seed=0, searches=64):
         """How often random legal search succeeds if it makes `attempts` attempts on average. No model is involved.

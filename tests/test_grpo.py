@@ -1,16 +1,20 @@
 """GRPO against exact answers: every claim of the docstrings of grpo.py, and each of the classical mistakes."""
 import copy
+import io
 import math
 import random
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import tasks
-from grpo import GRPO, GRPOConfig, group_advantages, policy_loss, token_weights
-from sample import Rollout, generate, score
-from toys import Bigram, tiny_gpt
+from config import InputError, check
+from grpo import (GRPO, TABLE, GRPOConfig, group_advantages, kl_estimate, overlong_penalty, policy_loss, token_weights,
+                  top_entropy_tokens)
+from sample import Rollout, generate, join, score
+from toys import Bigram, tiny_gpt, written
 
 EOS = 1
 CLIP = {"clip_low": 0.2, "clip_high": 0.2, "aggregate": "sequence_mean"}
@@ -212,8 +216,8 @@ def make(policy, **settings):
     return GRPO(policy, TASK, GRPOConfig(**(defaults | settings)), seeded())
 
 
-def sampled(policy, B=8, temperature=1.0, seed=0):
-    return generate(policy, [[2, 3]] * (B // 2) + [[4]] * (B // 2), 12, temperature, eos=EOS, generator=seeded(seed))
+def sampled(policy, B=8, temperature=1.0, seed=0, limit=12):
+    return generate(policy, [[2, 3]] * (B // 2) + [[4]] * (B // 2), limit, temperature, eos=EOS, generator=seeded(seed))
 
 
 def gradients_of_an_update(policy, rollout, rewards, **settings):
@@ -367,3 +371,256 @@ def test_collect_samples_a_group_for_every_problem():
     problems = [task.sample_problem(random.Random(seed)) for seed in (0, 1)]
     rollout = GRPO(model, task, GRPOConfig(group_size=3, max_new_tokens=4), seeded()).collect(problems)
     assert rollout.problems == [problems[0]] * 3 + [problems[1]] * 3 and rollout.tokens.shape[0] == 6
+
+
+# ---- the relatives: what differs
+
+def test_leaving_the_sample_out_of_its_baseline_by_hand():
+    """1 against the mean of 0, 0 and 0.5; the three others against means of 0.5, 0.5 and 1/3."""
+    advantages = group_advantages(torch.tensor([1.0, 0, 0, 0.5, 0.1, 0.1, 0.1, 0.1]), 4, std=False, baseline="others")
+    assert advantages.tolist() == pytest.approx([5 / 6, -1 / 2, -1 / 2, 1 / 6, 0, 0, 0, 0])
+    assert not advantages[4:].any()
+
+
+def test_the_table_has_its_five_rows_and_each_is_a_legal_config():
+    assert set(TABLE) == {"reinforce", "rloo", "grpo", "dr_grpo", "dapo"}
+    for name, row in TABLE.items():
+        check(GRPOConfig(**row))
+        assert {"baseline", "std", "aggregate", "clip_low", "clip_high", "beta"} <= row.keys(), name
+
+
+@pytest.mark.parametrize("name, other, differ", [
+    ("rloo", "reinforce", {"baseline"}),
+    ("dr_grpo", "grpo", {"std", "aggregate"}),
+    ("dapo", "grpo", {"aggregate", "clip_high", "dynamic_sampling", "overlong"}),
+    ("dr_grpo", "reinforce", {"clip_low", "clip_high"}),
+])
+def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, differ):
+    one, two = asdict(GRPOConfig(**TABLE[name])), asdict(GRPOConfig(**TABLE[other]))
+    assert {setting for setting in one if one[setting] != two[setting]} == differ
+
+
+def test_the_rows_are_those_of_the_papers():
+    assert [name for name, row in TABLE.items() if row["std"]] == ["grpo", "dapo"]
+    assert [name for name, row in TABLE.items() if row["baseline"] == "others"] == ["rloo"]
+    assert {name: row["aggregate"] for name, row in TABLE.items()} == {
+        "reinforce": "constant", "rloo": "constant", "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean"}
+    assert (TABLE["dapo"]["clip_low"], TABLE["dapo"]["clip_high"], TABLE["dapo"]["overlong"]) == (0.2, 0.28, 0.2)
+
+
+@pytest.mark.parametrize("name, clips", [("reinforce", False), ("rloo", False), ("grpo", True), ("dr_grpo", True), ("dapo", True)])
+def test_without_a_clip_a_ratio_may_go_anywhere(name, clips):
+    """100 times as likely and asked to rise, a hundredth as likely and asked to fall: only with a clip is that enough."""
+    row = {side: TABLE[name][side] for side in ("clip_low", "clip_high")}
+    up, down = gradient(100.0, 1.0, **row)[0], gradient(0.01, -1.0, **row)[0]
+    assert [up, down] == ([0, 0] if clips else [pytest.approx(-100), pytest.approx(0.01)])
+
+
+def test_two_settings_that_do_not_exist_are_errors():
+    with pytest.raises(ValueError, match="k1, k2 or k3"):
+        kl_estimate(torch.zeros(1), torch.zeros(1), "k4")
+    with pytest.raises(InputError, match="--baseline"):
+        check(GRPOConfig(baseline="median"))
+
+
+@pytest.mark.parametrize("G", [2, 3])
+@pytest.mark.parametrize("name, unbiased", [("rloo", True), ("reinforce", False), ("dr_grpo", False), ("grpo", False)])
+def test_the_mean_gradient_of_every_relative_is_exact_up_to_a_known_factor(name, unbiased, G):
+    """Trap 28, without any luck: three arms with probabilities 1/2, 1/4, 1/4, and every possible group of G pulls as often as its
+    probability says, out of 4^G. Leaving the sample out of its baseline gives the exact gradient of the expected payoff, leaving
+    it in (1 - 1/G) times that. Dividing by the standard deviation would bend it: that is switched off here."""
+    p, payoff = torch.tensor([1 / 2, 1 / 4, 1 / 4]), torch.tensor([0.0, 1.0, 0.3])
+    exact = p * (payoff - p @ payoff)
+    arms = torch.cartesian_prod(*[torch.tensor([0, 0, 1, 2])] * G).flatten()
+    model = Bigram(p.log().expand(3, 3).clone())
+    row = TABLE[name] | {"std": False, "group_size": G, "max_new_tokens": 1, "micro_batch": 1000}
+    (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), payoff[arms], **row)
+    assert (-slope[0]).tolist() == pytest.approx(((1 if unbiased else 1 - 1 / G) * exact).tolist(), abs=1e-6)
+
+
+def test_dividing_by_the_standard_deviation_bends_the_gradient():
+    """The same with std: not the exact gradient times anything, because rare and frequent surprises are scaled to one size."""
+    p, payoff = torch.tensor([1 / 2, 1 / 4, 1 / 4]), torch.tensor([0.0, 1.0, 0.3])
+    arms = torch.cartesian_prod(*[torch.tensor([0, 0, 1, 2])] * 2).flatten()
+    model = Bigram(p.log().expand(3, 3).clone())
+    (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), payoff[arms], group_size=2)
+    assert float(torch.cosine_similarity(-slope[0], p * (payoff - p @ payoff), dim=0)) < 0.99
+
+
+# ---- three estimates of the KL
+
+PI_LOGITS, REF = torch.tensor([0.3, -0.2, 1.0, 0.0]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_k1_and_k3_are_unbiased_and_k2_nearly(estimator):
+    """Over all four tokens, each as often as the policy writes it."""
+    logp = PI_LOGITS.log_softmax(0)
+    kl = float((logp.exp() * (logp - REF.log())).sum())
+    assert float((logp.exp() * kl_estimate(logp, REF.log(), estimator)).sum()) == pytest.approx(kl)
+    assert float((logp.exp() * kl_estimate(logp, REF.log(), "k2")).sum()) == pytest.approx(kl, rel=0.2)
+
+
+def test_k2_and_k3_are_never_negative_and_zero_where_both_agree():
+    d = torch.linspace(-2, 2, 9)
+    for estimator in ("k2", "k3"):
+        estimate = kl_estimate(d, torch.zeros(9), estimator)
+        assert estimate[4] == 0 and (estimate[d != 0] > 0).all()
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_what_the_three_estimates_do_as_a_loss(estimator):
+    """Trap 8, as an exact expectation over four tokens: k1 does nothing, k2 descends KL(pi || ref), k3 KL(ref || pi)."""
+    logits = PI_LOGITS.clone().requires_grad_()
+    logp = logits.log_softmax(0)
+    meant = {"k1": 0 * logits.sum(), "k2": (logp.exp() * (logp - REF.log())).sum(), "k3": (REF * (REF.log() - logp)).sum()}
+    expected, = torch.autograd.grad(meant[estimator], logits, retain_graph=True)
+    loss, stats = policy_loss(logp[:, None], logp.detach()[:, None], torch.zeros(4), torch.ones(4, 1).bool(), **CLIP,
+                              ref_logprobs=REF.log()[:, None], beta=1.0, kl_estimator=estimator,
+                              weights=logp.detach().exp()[:, None])
+    gradient, = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-5)
+    assert float(stats["kl"]) == pytest.approx(float(kl_estimate(logp.detach(), REF.log(), estimator).mean()))
+
+
+def test_an_update_uses_the_estimate_it_is_told_to():
+    """Away from the reference, with equal rewards: three estimates, three gradients."""
+    def run(estimator):
+        model = tiny_gpt(vocab_size=6)
+        algorithm = make(model, beta=0.1, kl_estimator=estimator)
+        with torch.no_grad():
+            model.blocks[0].q.weight += 0.5 * torch.randn(32, 32, generator=seeded())
+        return algorithm.update(sampled(tiny_gpt(vocab_size=6)), torch.ones(8))["grad_norm"]
+    assert len({round(run(estimator), 4) for estimator in ("k1", "k2", "k3")}) == 3
+
+
+# ---- a price on length
+
+def test_the_overlong_penalty_falls_on_a_line_over_the_last_share():
+    """Half of 8 tokens: nothing up to 4, then a quarter for each token more."""
+    assert overlong_penalty(torch.arange(1, 9), 8, 0.5).tolist() == [0, 0, 0, 0, -0.25, -0.5, -0.75, -1]
+
+
+def test_the_overlong_penalty_counts_sampled_tokens_and_is_part_of_the_reward():
+    """Limit 4, share 1/2: the rows have 1 and 4 tokens behind a prompt of 3. Right both, but the long one pays 1."""
+    model = Bigram(torch.zeros(4, 4))
+    rollout = written(model, [[2, 2, 2, EOS], [2, 2, 2, 3, 3, 3, 3], [2, 2, 2, 3], [2, 2, 2, 3]], 3)
+    settings = {"group_size": 2, "max_new_tokens": 4, "std": False, "aggregate": "constant"}
+    (slope,), metrics = gradients_of_an_update(model, rollout, torch.tensor([1.0, 1, 0, 0]), overlong=0.5, **settings)
+    (by_hand,), _ = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0, 0, 0]), overlong=0.0, **settings)
+    torch.testing.assert_close(slope, by_hand)
+    assert slope[2, EOS] < 0 and metrics["mixed_groups"] == 0  # the groups agree about what is right
+
+
+# ---- only the tokens that were a choice
+
+def test_the_highest_entropies_are_taken_from_the_whole_batch():
+    """Half of four tokens: both may stand in one row. Prompt and padding are no candidates, whatever stands there."""
+    entropies = torch.tensor([[9.0, 0.8, 0.9, 9.0], [9.0, 0.1, 0.2, 9.0]])
+    mask = torch.tensor([[False, True, True, False]] * 2)
+    assert top_entropy_tokens(entropies, mask, 0.5).tolist() == [[False, True, True, False], [False] * 4]
+    assert torch.equal(top_entropy_tokens(entropies, mask, 1.0), mask)
+    assert top_entropy_tokens(entropies, mask, 1e-6).sum() == 1
+
+
+def test_the_policy_gradient_reaches_only_the_tokens_of_high_entropy():
+    """After 2 everything is open, after 3 hardly: of each row's two tokens the first is trained. Both still share the weight."""
+    table = torch.zeros(4, 4)
+    table[3, EOS] = 5.0
+    model = Bigram(table)
+    rollout, rewards = written(model, [[2, 3, EOS], [2, 3, EOS], [2, 0, 3], [2, 3, 0]]), torch.tensor([1.0, 0, 0, 0])
+    some, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=0.5, aggregate="token_mean")
+    every, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=1.0, aggregate="token_mean")
+    assert every[0][3].any() and not some[0][3].any()
+    assert torch.equal(some[0][2], every[0][2]) and some[0][2].any()
+
+
+def test_the_micro_batch_size_does_not_change_which_tokens_are_trained():
+    """Trap 11: the share is of the batch, not of each micro-batch."""
+    rewards, rollout = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0]), sampled(tiny_gpt(vocab_size=6))
+    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, top_entropy=0.3)[0] for size in (8, 1)]
+    for a, b in zip(*seen):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+# ---- the entropy in the objective
+
+def test_the_entropy_bonus_has_a_gradient_of_its_own():
+    """Trap 27, without any advantage. The slope of the entropy by hand, -p (log p + H), for p = (4, 1, 1, 2) / 8 after token 2."""
+    p = torch.tensor([4, 1, 1, 2]) / 8
+    model = Bigram(p.log().expand(4, 4).clone())
+    rollout = written(model, [[2, 3], [2, EOS]])
+    (slope,), metrics = gradients_of_an_update(model, rollout, torch.ones(2), group_size=2, entropy_bonus=0.5)
+    H = -float((p * p.log()).sum())
+    assert (-slope[2]).tolist() == pytest.approx((-0.5 * p * (p.log() + H)).tolist(), abs=1e-6)
+    assert metrics["updates"] == 1 and metrics["loss"] == pytest.approx(-0.5 * H, rel=1e-5)
+
+
+def test_with_an_entropy_bonus_rows_without_advantage_still_count():
+    """One group is mixed and one agrees: the gradient is that of the loss over all eight rows."""
+    model, rewards = tiny_gpt(vocab_size=6), torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 1])
+    rollout = sampled(model)
+    logprobs, entropies = score(model, rollout.tokens)
+    loss, _ = policy_loss(logprobs, rollout.logprobs, group_advantages(rewards, 4), rollout.mask, **CLIP,
+                          entropies=entropies, entropy_bonus=0.3)
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    for a, b in zip(gradients_of_an_update(model, rollout, rewards, entropy_bonus=0.3)[0], expected):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+def test_the_entropy_of_padding_is_no_part_of_the_bonus():
+    mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
+    loss, _ = policy_loss(zeros, zeros, torch.zeros(1), mask, **CLIP, entropies=torch.tensor([[2.0, float("nan")]]), entropy_bonus=0.5)
+    assert float(loss) == -1
+
+
+# ---- dynamic sampling
+
+MIXED, AGREE = [1.0, 0, 0, 0], [1.0, 1, 1, 1]
+
+
+def test_groups_wait_until_there_are_enough():
+    """Two groups make a batch. One of the first two disagrees, none of the next two, one of the last two."""
+    model = tiny_gpt(vocab_size=6)
+    algorithm, start = make(model, prompts=2, dynamic_sampling=True), copy.deepcopy(model.state_dict())
+    for rewards, waiting in ((MIXED + AGREE, 4), (AGREE + AGREE, 4)):
+        metrics = algorithm.update(sampled(model), torch.tensor(rewards))
+        assert metrics["updates"] == 0 and sum(len(r) for _, r in algorithm.waiting) == waiting
+        assert all(torch.equal(w, start[name]) for name, w in model.state_dict().items())
+    metrics = algorithm.update(sampled(model), torch.tensor(AGREE + MIXED))
+    assert metrics["updates"] == 1 and metrics["mixed_groups"] == 0.5 and algorithm.waiting == []
+    assert not torch.equal(model.embed.weight, start["embed.weight"])
+
+
+def test_the_gradient_of_groups_that_came_together_is_that_of_one_batch():
+    """Of both mixed groups as one rollout, with weights of 1 / (all their tokens). Rows of the groups that agree are gone."""
+    model = tiny_gpt(vocab_size=6)
+    settings = {"prompts": 2, "aggregate": "token_mean"}
+    first, second = sampled(model, seed=1), sampled(model, seed=2, limit=5)
+    algorithm = make(model, dynamic_sampling=True, **settings)
+    algorithm.optimizer.step = lambda **_: 0.0
+    algorithm.update(first, torch.tensor(MIXED + AGREE))
+    metrics = algorithm.update(second, torch.tensor(AGREE + MIXED))
+    gradients = [p.grad for p in model.parameters()]
+    assert first.tokens.shape != second.tokens.shape and metrics["max_log_ratio"] < 1e-4
+    together = join([first.select(torch.arange(0, 4)), second.select(torch.arange(4, 8))])
+    expected, _ = gradients_of_an_update(model, together, torch.tensor(MIXED + MIXED), **settings)
+    for a, b in zip(gradients, expected):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+def test_groups_that_wait_are_part_of_a_run():
+    """Trap 25: through a file, as a checkpoint is."""
+    def update(algorithm, rewards, seed):
+        return algorithm.update(sampled(tiny_gpt(vocab_size=6), seed=seed), torch.tensor(rewards))
+    settings = {"prompts": 2, "dynamic_sampling": True, "overlong": 0.2}
+    algorithm = make(tiny_gpt(vocab_size=6), **settings)
+    update(algorithm, MIXED + AGREE, seed=1)
+    file = io.BytesIO()
+    torch.save(algorithm.state_dict(), file)
+    file.seek(0)
+    restored = make(tiny_gpt(vocab_size=6), **settings)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    metrics = update(algorithm, AGREE + MIXED, seed=2)
+    assert metrics == update(restored, AGREE + MIXED, seed=2) and metrics["updates"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(algorithm.policy.parameters(), restored.policy.parameters()))

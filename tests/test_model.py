@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import GPT, GPTConfig, KVCache, make_optimizer, rotate
+from model import GPT, GPTConfig, KVCache, ScalarModel, make_optimizer, rotate
 from toys import tiny_gpt
 
 
@@ -132,6 +132,54 @@ def test_a_copy_of_the_model_is_its_weights_and_nothing_else():
     assert held <= {"turn"} and set(model.state_dict()) == {name for name, _ in model.named_parameters()}
 
 
+# ---- a model that says one number
+
+def test_a_scalar_model_starts_with_no_opinion():
+    """0 everywhere, in float32, one number a token."""
+    says = ScalarModel(tiny_gpt())(random_tokens(3, 7))
+    assert says.shape == (3, 7) and says.dtype == torch.float32 and not says.any()
+
+
+def test_its_trunk_knows_what_the_policy_knows():
+    policy, tokens = tiny_gpt(), random_tokens(3, 7)
+    assert torch.equal(ScalarModel(policy).trunk(tokens), policy(tokens))
+
+
+def test_training_its_trunk_leaves_the_policy_alone():
+    """A shared trunk would let the critic's gradient into the policy. A frozen policy still has a critic that can learn."""
+    policy = tiny_gpt().requires_grad_(False)
+    model, before = ScalarModel(policy), copy.deepcopy(policy.state_dict())
+    optimizer, start = make_optimizer(model, 1e-2), copy.deepcopy(model.state_dict())
+    for _ in range(2):  # the head first: as long as it is 0 the trunk has no gradient
+        optimizer.zero_grad()
+        (model(random_tokens(2, 8)) - 1).square().sum().backward()
+        optimizer.step()
+    assert not any(torch.equal(p, start[name]) for name, p in model.named_parameters())
+    assert all(torch.equal(w, before[name]) for name, w in policy.state_dict().items())
+    assert not any(p.requires_grad for p in policy.parameters())
+
+
+def test_what_it_says_of_a_state_does_not_depend_on_what_follows():
+    model, tokens = ScalarModel(tiny_gpt()), random_tokens(1, 10)
+    torch.nn.init.normal_(model.head.weight)
+    changed = tokens.clone()
+    changed[0, 6] = (changed[0, 6] + 1) % 12
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :6], after[:, :6]) and (before[:, 6:] != after[:, 6:]).all()
+
+
+def test_in_low_precision_it_still_answers_in_float32():
+    policy = tiny_gpt()
+    policy.compute_dtype = torch.bfloat16
+    model = ScalarModel(policy)
+    torch.nn.init.normal_(model.head.weight)
+    full = ScalarModel(tiny_gpt())
+    full.head.load_state_dict(model.head.state_dict())
+    low, high = model(random_tokens(2, 8)), full(random_tokens(2, 8))
+    assert low.dtype == torch.float32 and not torch.equal(low, high)
+    torch.testing.assert_close(low, high, atol=0.5, rtol=0.05)
+
+
 # ---- the optimizer
 
 def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
@@ -176,3 +224,35 @@ def test_a_restored_optimizer_takes_the_same_next_step():
     restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     step(model, optimizer), step(twin, restored)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("muon_lr", [0.0, 0.02])
+def test_a_gradient_that_is_not_finite_moves_nothing(muon_lr, bad):
+    """One bad batch shall not end a run: no weight is touched, and no moment either, so that the next step is the usual one."""
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(random_tokens(2, 8))[..., 3].sum().backward()
+        return optimizer.step()
+    model, twin = tiny_gpt(), tiny_gpt()
+    optimizer, other = make_optimizer(model, 1e-3, muon_lr), make_optimizer(twin, 1e-3, muon_lr)
+    step(model, optimizer), step(twin, other)  # now there is momentum
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    model.embed.weight.grad[3, 5] = bad
+    assert not math.isfinite(optimizer.step(max_norm=1.0))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+    assert step(model, optimizer) == step(twin, other)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+
+
+def test_gradients_are_scaled_down_to_the_largest_norm_and_never_up():
+    """3 and 4 make a norm of 5. Down to 1 they are 0.6 and 0.8, and in proportion; up to 10 they stay. What is returned is 5."""
+    for max_norm, expected in ((1.0, [0.6, 0.8]), (10.0, [3, 4]), (math.inf, [3, 4])):
+        model = tiny_gpt()
+        optimizer = make_optimizer(model, 1e-3, 0.02)  # the norm is over all weights, whoever steps them
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        model.embed.weight.grad[0, 0], model.blocks[0].q.weight.grad[0, 0] = 3.0, 4.0
+        assert optimizer.step(max_norm=max_norm) == pytest.approx(5)
+        assert [float(model.embed.weight.grad[0, 0]), float(model.blocks[0].q.weight.grad[0, 0])] == pytest.approx(expected, rel=1e-4)

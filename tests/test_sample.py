@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import tasks
-from sample import SamplingConfig, choose, collect, generate, largest_log_ratio, score
+from model import ScalarModel
+from sample import Rollout, SamplingConfig, choose, collect, generate, join, largest_log_ratio, score, values
 from toys import Bigram, chain, tiny_gpt
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
@@ -127,6 +128,79 @@ def test_collect_puts_the_samples_of_a_problem_next_to_each_other():
     assert rollout.problems == [problems[i // 4] for i in range(12)]
     for row, problem, start in zip(rollout.tokens.tolist(), rollout.problems, rollout.prompt_lengths.tolist()):
         assert task.tokenizer.decode(row[:start]) == problem.prompt
+
+
+# ---- values
+
+def critic():
+    """With an opinion: as it begins, its head is 0, and so would be everything it says."""
+    model = ScalarModel(tiny_gpt())
+    torch.nn.init.normal_(model.head.weight, generator=seeded(1))
+    torch.nn.init.constant_(model.head.bias, 0.5)
+    return model
+
+
+def test_a_value_has_not_seen_its_token():
+    """Trap 17: V(s_t) is about the state before token t. Another token at t, and behind it, changes only what comes after."""
+    model, tokens = critic(), torch.randint(12, (3, 9), generator=seeded())
+    before = values(model, tokens)
+    for t in range(1, 9):
+        changed = tokens.clone()
+        changed[:, t:] = (changed[:, t:] + 1) % 12
+        after = values(model, changed)
+        assert torch.equal(after[:, :t + 1], before[:, :t + 1])
+        assert t == 8 or (after[:, t + 1] != before[:, t + 1]).all()  # and it has seen everything before
+
+
+def test_a_value_is_what_the_critic_says_after_the_token_before():
+    model, tokens = critic(), torch.randint(12, (3, 9), generator=seeded())
+    torch.testing.assert_close(values(model, tokens)[:, 1:], model(tokens)[:, :-1])
+
+
+def test_the_first_value_is_zero_and_the_others_have_a_gradient():
+    """Nothing stands before the first token."""
+    model = critic()
+    V = values(model, torch.randint(12, (3, 9), generator=seeded()))
+    assert V.shape == (3, 9) and V.dtype == torch.float32 and not V[:, 0].any() and V[:, 1:].all()
+    V.sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
+
+
+# ---- rollouts cut and put together
+
+def test_selected_rows_are_a_rollout_of_their_own():
+    rollout = generate(tiny_gpt(), PROMPTS[:4], 6, eos=EOS, generator=seeded())
+    rollout.problems = ["a", "b", "c", "d"]
+    some = rollout.select(torch.tensor([3, 1]))
+    for name, value in vars(rollout).items():
+        if torch.is_tensor(value):
+            assert torch.equal(getattr(some, name), value[[3, 1]]), name
+    assert some.problems == ["d", "b"] and some.sampled_tokens == rollout.mask[[3, 1]].sum()
+
+
+def test_no_rows_are_a_rollout_too():
+    none = generate(tiny_gpt(), PROMPTS[:4], 6, eos=EOS, generator=seeded()).select(torch.tensor([], dtype=torch.int64))
+    assert len(none.tokens) == len(none.lengths) == len(none.problems) == 0 and none.sampled_tokens == 0
+
+
+def test_rollouts_are_joined_in_order_and_padded_to_the_longest():
+    """Padding is token 0, log-prob 0 and outside of the mask; what a row says does not change."""
+    policy = chain(6, 2, 3, 4, 5, EOS)
+    short, long = generate(policy, [[5], [4]], 2, eos=EOS), generate(policy, [[2]], 9, eos=EOS)
+    short.problems, long.problems = ["a", "b"], ["c"]
+    both = join([short, long])
+    assert both.tokens.tolist() == [[5, EOS, 0, 0, 0], [4, 5, EOS, 0, 0], [2, 3, 4, 5, EOS]]
+    assert both.mask.sum(1).tolist() == [1, 2, 4] and both.lengths.tolist() == [2, 3, 5]
+    assert both.problems == ["a", "b", "c"] and both.prompt_lengths.tolist() == [1] * 3 and both.finished.all()
+    assert both.sampled_tokens == short.sampled_tokens + long.sampled_tokens
+
+
+def test_joining_what_was_selected_gives_the_rollout_back():
+    rollout = generate(tiny_gpt(), PROMPTS[:4], 6, eos=EOS, generator=seeded())
+    again = join([rollout.select(torch.tensor([0, 1])), rollout.select(torch.tensor([], dtype=torch.int64)),
+                  rollout.select(torch.tensor([2, 3]))])
+    assert isinstance(again, Rollout)
+    assert all(torch.equal(getattr(again, name), value) for name, value in vars(rollout).items() if torch.is_tensor(value))
 
 
 # ---- stored log-probs

@@ -1,5 +1,6 @@
 """The command line and the loop: a run can be stopped, resumed, looked at and repeated, and stays the same run."""
 import json
+import math
 import os
 import pathlib
 import re
@@ -178,6 +179,71 @@ def test_resuming_a_finished_run_changes_nothing(runs, straight):
     assert log(straight) == before[0] and all(torch.equal(w, before[1][name]) for name, w in weights(straight).items())
 
 
+# ---- every algorithm through the same loop
+
+# What an algorithm needs to learn something in two steps.
+MORE = {"ppo": "--critic-warmup 0 --mini-batches 2", "star": "--prompts 16", "dapo": "--prompts 4 --group-size 8"}
+
+
+@pytest.mark.parametrize("algo", train.ALGORITHMS)
+def test_every_algorithm_runs_through_the_loop(runs, algo):
+    """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
+    out = runs / f"two-steps-{algo}"
+    train.main([*TINY, *MORE.get(algo, "").split(), "--algo", algo, "--steps", "2", "--out", str(out)])
+    lines, summary = log(out), json.loads((out / "summary.json").read_text())
+    assert [line["step"] for line in lines] == [1, 2] and lines[-1]["updates"] == summary["updates"] > 0
+    assert all(math.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))
+    assert 0 <= summary["after"]["pass@1"] <= 1 and checkpoint.load_run(out)[2]["algo"] == algo
+
+
+def waits(state):
+    return sum(len(group["rewards"]) for group in state["waiting"]) > 0
+
+
+@pytest.mark.parametrize("algo, flags, kept", [
+    ("ppo", "--critic-warmup 1 --epochs 2 --mini-batches 2 --beta 0.1 --kl-target 0.1", lambda state: state["beta"] != 0.1),
+    ("dapo", "--prompts 12 --group-size 3", waits),
+    ("dpo", "--iterative --mini-batches 2", lambda state: True),
+    ("star", "--prompts 32 --mini-batches 2", lambda state: True),
+], ids=lambda x: x if isinstance(x, str) and "-" not in x else "")
+def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept):
+    """Trap 25: the critic and its optimizer, a beta that has moved, groups that wait. `kept`: there is something of it to lose."""
+    argv, names = [*TINY, *flags.split(), "--algo", algo], (runs / f"{algo}-straight", runs / f"{algo}-resumed")
+    train.main([*argv, "--steps", "6", "--out", str(names[0])])
+    train.main([*argv, "--steps", "3", "--out", str(names[1])])
+    assert len(log(names[1])) == 3 and kept(checkpoint.load(names[1])["algorithm"])
+    train.main(["--resume", str(names[1]), "--steps", "6"])
+    assert_same_run(*names)
+    assert log(names[0])[-1]["updates"] > log(names[0])[2]["updates"]  # also what came after the resume is training
+
+
+def prompts_of_each_step(monkeypatch, argv):
+    """-> a set for each training batch."""
+    seen, judge = [], train.rule_rewards
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "rule_rewards", lambda task, problems, *more: seen.append(problems) or judge(task, problems, *more))
+        train.main(argv)
+    return [{problem.prompt for problem in problems} for problems in seen if len(problems) == 16]
+
+
+def test_training_on_one_problem_uses_that_problem_only(runs, monkeypatch, straight):
+    """Over and over, also after a resume; the problem comes from the train split, and the test split stays what it was."""
+    out = runs / "one"
+    first = prompts_of_each_step(monkeypatch, [*TINY, "--train-problems", "1", "--steps", "2", "--out", str(out)])
+    again = prompts_of_each_step(monkeypatch, ["--resume", str(out), "--steps", "3"])
+    assert len(first) == 2 and len(again) == 1 and len(set.union(*first, *again)) == 1
+    *numbers, target = map(int, re.findall(r"\d+", next(iter(first[0]))))
+    assert split_of(("countdown", *sorted(numbers), target)) == "train"
+    assert json.loads((out / "summary.json").read_text())["before"] == json.loads((straight / "summary.json").read_text())["before"]
+
+
+def test_training_on_a_few_problems_uses_no_others(runs, monkeypatch):
+    argv = [*TINY, "--train-problems", "3", "--steps", "3", "--out", str(runs / "few")]
+    assert 1 < len(set.union(*prompts_of_each_step(monkeypatch, argv))) <= 3
+    fresh = [*TINY, "--train-problems", "0", "--steps", "3", "--out", str(runs / "fresh-ones")]
+    assert len(set.union(*prompts_of_each_step(monkeypatch, fresh))) > 3
+
+
 # ---- what a run leaves
 
 def test_a_run_folder_holds_all_its_files(straight):
@@ -304,6 +370,10 @@ def refused(argv, capsys):
     ("--seed -1", "--seed"), ("--lr inf", "--lr"),
     ("--test-samples 8", "--test-samples"), ("--dtype float16", "--dtype"), ("--device tpu", "--device"),
     ("--top-k 5", "--top-k"), ("--top-p 0.9", "--top-p"),  # trap 6: what is sampled from must be what is trained
+    ("--algo dpo --group-size 1", "--group-size"), ("--algo rloo --group-size 1", "--group-size"),  # nothing to compare with
+    ("--algo grpo --top-entropy 0", "--top-entropy"), ("--algo grpo --kl-estimator k4", "--kl-estimator"),
+    ("--algo star --teacher nowhere", "nowhere"), ("--algo star --teacher", "--teacher"),
+    ("--algo ppo --baseline others", "--baseline"), ("--train-problems -1", "--train-problems"),
 ], ids=lambda x: x)
 def test_bad_input_is_refused_in_one_line_that_names_it(flags, named, runs, tmp_path, capsys):
     line = refused([*TINY, *flags.split(), "--out", str(tmp_path / "x")], capsys)
@@ -357,7 +427,8 @@ def test_a_run_whose_checkpoint_is_cut_short_cannot_be_resumed(straight, tmp_pat
     assert "checkpoint.pt" in refused(["--resume", str(tmp_path)], capsys)
 
 
-@pytest.mark.parametrize("argv", [["--task", "chess"], ["--fish"], ["--resume", "nowhere"]], ids=" ".join)
+@pytest.mark.parametrize("argv", [["--task", "chess"], ["--fish"], ["--resume", "nowhere"],
+                                  ["--algo", "star", "--teacher", "nowhere"]], ids=" ".join)
 def test_the_real_command_exits_with_status_2_and_one_line(argv):
     here = pathlib.Path(train.__file__).parent
     done = subprocess.run([sys.executable, "train.py", *argv], cwd=here, capture_output=True, text=True)

@@ -1,10 +1,13 @@
-"""Toy models for the tests: one whose numbers can be worked out in the head, and a GPT that is small but not simple."""
+"""Toy models for the tests: one whose numbers can be worked out in the head, and a GPT that is small but not simple. Toy rollouts."""
 from types import SimpleNamespace
 
 import torch
 import torch.nn as nn
 
 from model import GPT, GPTConfig
+from sample import Rollout, score
+
+EOS = 1
 
 
 class Bigram(nn.Module):
@@ -42,3 +45,12 @@ def tiny_gpt(vocab_size=12, block_size=24, seed=0, scale=8.0, n_head=2):
             if p.ndim == 2:
                 p *= scale
     return model
+
+
+def written(model, rows, prompt_length=1):
+    """A rollout of the given rows of tokens, of any lengths, scored by the model that is said to have written them."""
+    T, lengths = max(map(len, rows)), torch.tensor([len(row) for row in rows])
+    tokens, place = torch.tensor([row + [0] * (T - len(row)) for row in rows]), torch.arange(T)
+    mask = (place >= prompt_length) & (place < lengths[:, None])
+    logprobs = score(model, tokens)[0].detach() * mask
+    return Rollout(tokens, torch.full_like(lengths, prompt_length), lengths, mask, logprobs, torch.tensor([EOS in r for r in rows]))

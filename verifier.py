@@ -1,0 +1,263 @@
+"""Learned judges: a network that reads a solution and says how good it looks, for tasks where no rule can.
+
+The idea. A rule needs the answer key, and reads only the end. A judge is a GPT with a scalar head (model.ScalarModel) that is trained
+on the policy's own samples, which a rule has marked, and can later be asked about new ones: about whole solutions, or about
+half-finished ones, which is what a search needs. Three ways to train it:
+
+    orm   outcome:   the whole solution     - [ y log s + (1 - y) log(1 - s) ]     s = sigmoid(head at the last token), y: is it right?
+    prm   process:   the end of every step  the same, y: does it end right from here, if the policy goes on by itself?
+    rm    pairs:     two whole solutions    - log sigmoid(head(chosen) - head(rejected))                          Bradley-Terry
+
+The labels of prm are made by Monte Carlo (Math-Shepherd, arXiv:2312.08935): from every step the policy finishes the solution
+`rollouts` times; the soft label is the share that is right, the hard one whether any is. Their tokens are counted like all others.
+orm: arXiv:2110.14168. rm: Bradley and Terry 1952, as in arXiv:2203.02155.
+
+The recipe:
+  1. sample solutions from the frozen policy, which stays as it is (`collect`); the rule marks them; prm: label their steps;
+  2. one step of the judge on the loss above (`update`).
+
+    python train.py --algo orm --task countdown --init runs/grpo-countdown-0 --out runs/orm
+    python verifier.py runs/orm          how often is it right? beside what the solution says of itself
+
+What is simplified: fresh samples in every step, so nothing can be overfitted; the judge starts from the policy it judges. A prm label is
+about the policy that made it: a better one might still save a step that is hopeless for this one.
+"""
+import copy
+import random
+import sys
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+import checkpoint
+from config import InputError, Parser, add_flags, from_flags, setting
+from dpo import pairs
+from evaluate import fixed_problems, pick_device
+from model import ScalarModel, make_optimizer
+from sample import SamplingConfig, collect, generate
+from sft import micro_batches
+
+
+@dataclass
+class VerifierConfig(SamplingConfig):
+    """learned judge"""
+    kind: str = setting("orm", "what is judged, see verifier.py", choices=("orm", "prm", "rm"))
+    group_size: int = setting(4, "samples per problem", low=2, high=65536)
+    temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
+    rollouts: int = setting(4, "prm: Monte-Carlo rollouts for the label of a step", low=1, high=10**4)
+    labels: str = setting("soft", "prm: the share of rollouts that end right, or whether any does", choices=("soft", "hard"))
+    lr: float = setting(1e-3, "AdamW's rate", low=0.0, high=1.0)
+    micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
+    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
+
+
+TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 16} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
+
+
+def step_ends(rollout, task):
+    """(B, T) bool: the tokens of a rollout after which a step is complete: `task.step_token`, and the last token of the row."""
+    [step] = task.tokenizer.encode(task.step_token)
+    last = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device) == rollout.lengths[:, None] - 1
+    return rollout.mask & ((rollout.tokens == step) | last)
+
+
+def rollout_values(model, task, rows, problems, limits, n, temperature=1.0, generator=None):
+    """How often does a solution end right if the policy goes on from here? A Monte-Carlo estimate, by the rule.
+
+    rows: list of N lists of token ids, prompt and beginning of a solution; problems: one a row; limits: list of N, how many tokens a
+    row may still get (0: it is over, and wrong). -> right (N, n) bool, tokens spent (int), Rollout of the n completions of
+    each row that had room, and which rows these are.
+    """
+    open_rows = [i for i, limit in enumerate(limits) if limit > 0]
+    right = torch.zeros(len(rows), n, dtype=torch.bool)
+    if not open_rows:
+        return right, 0, None, []
+    rollout = generate(model, [rows[i] for i in open_rows for _ in range(n)], [limits[i] for i in open_rows for _ in range(n)],
+                       temperature, eos=task.tokenizer.eos, pad=task.tokenizer.pad, generator=generator)
+    rollout.problems = [problems[i] for i in open_rows for _ in range(n)]
+    spent = rollout.sampled_tokens
+    # The solution begins where the prompt ends, not where the rollout began.
+    starts = torch.tensor([len(task.tokenizer.encode(problem.prompt)) for problem in rollout.problems], device=model.device)
+    rollout.prompt_lengths = starts
+    right[open_rows] = rollout.right(task).view(-1, n).cpu()
+    return right, spent, rollout, open_rows
+
+
+def label_steps(model, task, rollout, n, max_new_tokens, temperature=1.0, generator=None):
+    """Monte-Carlo labels for every step of a rollout -> (ends (B, T) bool, right (steps, n) bool, tokens spent).
+
+    The steps are in the order of `ends.nonzero()`. At the end of a solution nothing is left to chance: the label is the rule's.
+    """
+    ends, verdict = step_ends(rollout, task), rollout.right(task).tolist()
+    places = ends.nonzero().tolist()
+    tokens, starts, lengths = rollout.tokens.tolist(), rollout.prompt_lengths.tolist(), rollout.lengths.tolist()
+    over = [t == lengths[b] - 1 for b, t in places]
+    limits = [0 if last else starts[b] + max_new_tokens - (t + 1) for (b, t), last in zip(places, over)]
+    right, spent, _, _ = rollout_values(model, task, [tokens[b][:t + 1] for b, t in places],
+                                        [rollout.problems[b] for b, _ in places], limits, n, temperature, generator)
+    for i, ((b, _), last) in enumerate(zip(places, over)):
+        if last:
+            right[i] = verdict[b]
+    return ends, right, spent
+
+
+def judge_loss(kind, scores, ends, labels, chosen=None, rejected=None):
+    """The losses of the table above. scores (B, T): the raw head; -> scalar, the mean over what is judged.
+
+    orm, prm: ends (B, T) bool, labels (B, T) in [0, 1]. rm: ends marks the last token of each row, chosen and rejected (N,) are rows.
+
+    >>> scores, ends = torch.tensor([[5.0, 0.0], [5.0, 0.0]]), torch.tensor([[False, True], [False, True]])
+    >>> round(float(judge_loss("orm", scores, ends, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))), 4)      # undecided: ln 2
+    0.6931
+    """
+    if kind == "rm":
+        last = (scores * ends).sum(1)
+        return -F.logsigmoid(last[chosen] - last[rejected]).mean()
+    return F.binary_cross_entropy_with_logits(scores[ends], labels[ends])
+
+
+def auc(scores, right):
+    """The chance that a right solution scores higher than a wrong one, ties counting half: 1 is perfect, 0.5 is chance.
+
+    scores (N,), right (N,) bool -> float; nan if all are right or all wrong.
+
+    >>> auc(torch.tensor([0.9, 0.4, 0.4]), torch.tensor([True, True, False]))
+    0.75
+    """
+    good, bad = scores[right][:, None], scores[~right][None]
+    return float(((good > bad).float() + 0.5 * (good == bad).float()).mean())
+
+
+class Verifier:
+    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`. The policy that it
+    is given is sampled from and never changed; what learns is `judge`."""
+    Config = VerifierConfig
+
+    def __init__(self, policy, task, config, generator=None):
+        self.policy, self.task, self.config, self.generator = policy, task, config, generator
+        self.behaviour = policy
+        self.judge = ScalarModel(policy)
+        self.optimizer = make_optimizer(self.judge, config.lr)
+        self.labels = None
+
+    def collect(self, problems):
+        c = self.config
+        rollout = collect(self.behaviour, self.task, problems, c, self.generator)
+        if c.kind == "prm":
+            _, right, rollout.discarded = label_steps(self.policy, self.task, rollout, c.rollouts,
+                                                      c.max_new_tokens or self.task.max_new_tokens, c.temperature, self.generator)
+            self.labels = right.float().mean(1) if c.labels == "soft" else right.any(1).float()
+        return rollout
+
+    def update(self, rollout, rewards):
+        """One step of the judge -> metrics, a dict of floats. The verdicts come from the rule; `rewards` ranks the pairs of rm."""
+        c, device = self.config, self.policy.device
+        right = rollout.right(self.task)
+        last = torch.arange(rollout.tokens.shape[1], device=device) == rollout.lengths[:, None] - 1
+        ends = step_ends(rollout, self.task) if c.kind == "prm" else last
+        labels = torch.zeros(ends.shape, device=device)
+        labels[ends] = self.labels.to(device) if c.kind == "prm" else right.float()
+        chosen, rejected = pairs(rewards.to(device), c.group_size)
+        metrics = {"updates": 0, "judged": len(chosen) if c.kind == "rm" else int(ends.sum())}
+        if metrics["judged"] == 0:
+            return metrics  # no pair to compare
+        self.optimizer.zero_grad()
+        total, final = 0.0, torch.zeros(len(ends), device=device)
+        # rm: a pair must share a micro-batch. The others go by length.
+        parts = ([(torch.cat((w, l)), len(w)) for w, l in zip(chosen.split(c.micro_batch // 2 or 1), rejected.split(c.micro_batch // 2 or 1))]
+                 if c.kind == "rm" else [(rows, 0) for rows, _ in micro_batches(ends, c.micro_batch)])
+        for rows, n in parts:
+            length = int(rollout.lengths[rows].max())
+            scores = self.judge(rollout.tokens[rows, :length])
+            share = n / len(chosen) if n else int(ends[rows].sum()) / int(ends.sum())
+            index = torch.arange(len(rows), device=device)
+            loss = judge_loss(c.kind, scores, ends[rows, :length], labels[rows, :length], index[:n], index[n:]) * share
+            loss.backward()
+            total += float(loss.detach())
+            final[rows] = (scores * last[rows, :length]).sum(1).detach()
+        metrics["grad_norm"] = self.optimizer.step(max_norm=c.max_grad_norm)
+        metrics["updates"] = 1
+        seen = torch.cat((chosen, rejected)) if c.kind == "rm" else torch.arange(len(ends), device=device)
+        return metrics | {"loss": total, "judge_auc": auc(final[seen], right[seen])}
+
+    def state_dict(self):
+        return {"optimizer": self.optimizer.state_dict(), "judge": self.judge.state_dict()}
+
+    def load_state_dict(self, state):
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.judge.load_state_dict(state["judge"])
+
+
+# ------------------------------------------------------------------------------------------------------ asking a judge
+
+@torch.no_grad()
+def scores_at(judge, rows, places=None, batch=256):
+    """The raw head of a ScalarModel: rows, list of N lists of token ids -> list of N tensors, the scores at `places[i]` (positions in
+    the row; default: its last token). Rows of similar length are read together."""
+    places = places or [[len(row) - 1] for row in rows]
+    found, order = [None] * len(rows), sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    for i in range(0, len(order), batch):
+        part = order[i:i + batch]
+        longest = len(rows[part[0]])
+        tokens = torch.tensor([rows[j] + [0] * (longest - len(rows[j])) for j in part], device=judge.trunk.device)
+        for j, row in zip(part, judge(tokens).cpu()):
+            found[j] = row[places[j]]
+    return found
+
+
+@dataclass
+class JudgeConfig:
+    """looking at a judge"""
+    problems: int = setting(200, "how many test problems", low=1, high=10**6)
+    samples: int = setting(8, "solutions of each", low=1, high=10**4)
+    seed: int = setting(0, "of the samples", low=0, high=2**31 - 1)
+    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+
+
+def main(argv=None):
+    parser = Parser(prog="verifier.py", description="How good is a learned judge, on test problems that it has never seen?")
+    parser.add_argument("run", metavar="RUN", help="a run of --algo orm, prm, rm or ppo (its critic)")
+    add_flags(parser, JudgeConfig)
+    given = vars(parser.parse_args(argv))
+    c = from_flags(JudgeConfig, given)
+    device = pick_device(c.device)
+    policy, task, trained = checkpoint.load_run(given["run"], device)
+    judge = checkpoint.load_judge(given["run"], device)
+    generator = torch.Generator(device).manual_seed(c.seed)
+    limit = trained["max_new_tokens"] or task.max_new_tokens
+    config = SamplingConfig(group_size=c.samples, max_new_tokens=limit)
+    rollout = collect(policy, task, fixed_problems(task, "test", c.problems), config, generator)
+    right, texts = rollout.right(task).cpu(), rollout.completions(task.tokenizer)
+    rows = [row[:length] for row, length in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]
+    print(f"{c.problems} test problems, {c.samples} samples each, {float(right.float().mean()):.3f} of them right")
+    print(f"AUC over all solutions: judge {auc(torch.cat(scores_at(judge, rows)), right):.3f}", end="")
+    own = [task.own_verdict(text) for text in texts]
+    if None not in own:
+        print(f", what the solution says of itself {auc(torch.tensor(own).float(), right):.3f}", end="")
+    print(f", whether it ended {auc(rollout.finished.float().cpu(), right):.3f}")
+    if not hasattr(task, "still_possible"):
+        return
+    # The truth about a step, where it can be computed: can this attempt still reach the target?
+    few = rollout.select(torch.randperm(len(rows), generator=torch.Generator().manual_seed(c.seed))[:200].to(device))
+    tokens, starts = few.tokens.tolist(), few.prompt_lengths.tolist()
+    places = step_ends(few, task).nonzero().tolist()
+    inside = [i for i, (b, t) in enumerate(places) if t < int(few.lengths[b]) - 1]  # at the very end there is nothing to predict
+    truth = torch.tensor([task.still_possible(few.problems[b], task.tokenizer.decode(tokens[b][starts[b]:t + 1]))
+                          for b, t in (places[i] for i in inside)])
+    scores = torch.cat(scores_at(judge, [tokens[b][:t + 1] for b, t in (places[i] for i in inside)]))
+    print(f"steps inside of solutions: {len(inside)}, the attempt can still succeed in {float(truth.float().mean()):.3f} of them; "
+          f"AUC of the judge {auc(scores, truth):.3f}")
+    for n in (1, 4, 16):
+        _, right, spent = label_steps(policy, task, few, n, limit, generator=generator)
+        soft, hard = right.float().mean(1)[inside], right.any(1)[inside]
+        print(f"Monte-Carlo labels, {n:2} rollouts, {spent:7} tokens: hard label agrees with the truth in "
+              f"{float((hard == truth).float().mean()):.3f}, soft label above 1/2 in {float(((soft > 0.5) == truth).float().mean()):.3f}, "
+              f"AUC of the soft label {auc(soft, truth):.3f}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
