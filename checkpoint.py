@@ -69,11 +69,15 @@ def load_run(path, device="cpu"):
 
 
 def load_judge(path, device="cpu"):
-    """The ScalarModel of a run: the critic of PPO, or a verifier's judge, on `device`. InputError if the run has none."""
-    content, (model, _, _) = load(path), load_run(path, device)
+    """The ScalarModel of a run: the critic of PPO, or a verifier's judge, on `device`. InputError if the run has none.
+
+    It carries `kind`, the name of the algorithm that made it (ppo, orm, prm, rm), and the `vocabulary` that it reads.
+    """
+    content, (model, task, config) = load(path), load_run(path, device)
     state = content.get("algorithm", {})
     if "critic" not in state and "judge" not in state:
         raise InputError(f"{path}: this run has no critic and no judge; --algo ppo trains the one, --algo orm, prm or rm the other")
     judge = ScalarModel(model)
     judge.load_state_dict(state.get("critic") or state["judge"])
+    judge.kind, judge.vocabulary = config["algo"], task.tokenizer.vocabulary
     return judge.requires_grad_(False)

@@ -76,7 +76,8 @@ TABLE = {
                   "dynamic_sampling": True, "overlong": 0.2, "epochs": 2},
 }
 # Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is 0.04); dr_grpo,
-# arXiv:2503.20783; dapo, arXiv:2503.14476 (there 16 updates per batch: otherwise clip-higher would do nothing). --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus work with every row.
+# arXiv:2503.20783; dapo, arXiv:2503.14476 (there with 16 updates per batch; here with 2, because with one a clip does nothing).
+# --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus work with every row.
 
 
 def group_advantages(rewards, group_size, std=True, baseline="mean"):

@@ -102,13 +102,14 @@ def choose(logits, temperature, generator):
 
 
 @torch.no_grad()
-def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, leave=True, stop=None):
+def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, leave=True, stop=None,
+             forbid=None):
     """Sample one completion for each prompt.
 
     prompts: list of B non-empty lists of token ids, of any lengths; neighbours that are equal are read only once.
     max_new_tokens: a limit for all rows, or a list of B limits. eos: the token that ends a row (None: nothing does). stop: another
-    token that ends a row, without finishing it: the end of a step. generator: torch.Generator on the model's device.
-    leave=False keeps finished rows in the batch (for measuring only).
+    token that ends a row, without finishing it: the end of a step. forbid: a token that may not come first. generator:
+    torch.Generator on the model's device. leave=False keeps finished rows in the batch (for measuring only).
     -> Rollout, without problems. Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
     """
     if not prompts or not all(prompts):
@@ -138,6 +139,8 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
         sources = torch.arange(len(first)).repeat_interleave(copies).to(device)
         cache.keep(sources, longest)
         logits = logits[sources]
+    if forbid is not None:
+        logits[:, forbid] = float("-inf")
     for step in range(steps):
         chosen, logprob = choose(logits, temperature, generator)
         done = done | (positions >= ends)

@@ -22,8 +22,6 @@ The recipe:
 What is simplified: fresh samples in every step, so nothing can be overfitted; the judge starts from the policy it judges. A prm label is
 about the policy that made it: a better one might still save a step that is hopeless for this one.
 """
-import copy
-import random
 import sys
 from dataclasses import dataclass
 
@@ -179,7 +177,9 @@ class Verifier:
         metrics["grad_norm"] = self.optimizer.step(max_norm=c.max_grad_norm)
         metrics["updates"] = 1
         seen = torch.cat((chosen, rejected)) if c.kind == "rm" else torch.arange(len(ends), device=device)
-        return metrics | {"loss": total, "judge_auc": auc(final[seen], right[seen])}
+        if 0 < int(right[seen].sum()) < len(seen):
+            metrics["judge_auc"] = auc(final[seen], right[seen])
+        return metrics | {"loss": total}
 
     def state_dict(self):
         return {"optimizer": self.optimizer.state_dict(), "judge": self.judge.state_dict()}

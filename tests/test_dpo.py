@@ -159,7 +159,8 @@ def test_the_first_loss_is_ln_2():
 def test_prompt_and_padding_are_not_trained():
     """Trap 2: the step from 2 to 3 stands in the prompt, that from EOS to 0 in the padding. Only what follows 3 was chosen."""
     algorithm = make(Bigram(torch.zeros(4, 4)), group_size=2)
-    (slope,), _ = gradients_of_an_update(algorithm, written(algorithm.policy, [[2, 3, EOS], [2, 3, 3, 3]], 2), torch.tensor([1.0, 0]))
+    rollout = written(algorithm.policy, [[2, 3, EOS], [2, 3, 3, 3]], 2)
+    (slope,), _ = gradients_of_an_update(algorithm, rollout, torch.tensor([1.0, 0]))
     assert slope[3, EOS] < 0 < slope[3, 3] and not slope[[0, 1, 2]].any()
 
 

@@ -396,8 +396,10 @@ def test_the_table_has_its_five_rows_and_each_is_a_legal_config():
     ("dr_grpo", "reinforce", {"clip_low", "clip_high"}),
 ])
 def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, differ):
+    """How long and how fast each is trained is tuning, and may differ too."""
+    tuning = {"lr", "epochs", "prompts", "group_size"}
     one, two = asdict(GRPOConfig(**TABLE[name])), asdict(GRPOConfig(**TABLE[other]))
-    assert {setting for setting in one if one[setting] != two[setting]} == differ
+    assert {setting for setting in one if one[setting] != two[setting]} - tuning == differ
 
 
 def test_the_rows_are_those_of_the_papers():
@@ -433,7 +435,7 @@ def test_the_mean_gradient_of_every_relative_is_exact_up_to_a_known_factor(name,
     exact = p * (payoff - p @ payoff)
     arms = torch.cartesian_prod(*[torch.tensor([0, 0, 1, 2])] * G).flatten()
     model = Bigram(p.log().expand(3, 3).clone())
-    row = TABLE[name] | {"std": False, "group_size": G, "max_new_tokens": 1, "micro_batch": 1000}
+    row = TABLE[name] | {"std": False, "group_size": G, "max_new_tokens": 1, "micro_batch": 1000, "epochs": 1}
     (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), payoff[arms], **row)
     assert (-slope[0]).tolist() == pytest.approx(((1 if unbiased else 1 - 1 / G) * exact).tolist(), abs=1e-6)
 
@@ -538,8 +540,8 @@ def test_the_policy_gradient_reaches_only_the_tokens_of_high_entropy():
 def test_the_micro_batch_size_does_not_change_which_tokens_are_trained():
     """Trap 11: the share is of the batch, not of each micro-batch."""
     rewards, rollout = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0]), sampled(tiny_gpt(vocab_size=6))
-    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, top_entropy=0.3)[0] for size in (8, 1)]
-    for a, b in zip(*seen):
+    run = lambda size: gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, top_entropy=0.3)[0]
+    for a, b in zip(run(8), run(1)):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
 
 
@@ -570,7 +572,8 @@ def test_with_an_entropy_bonus_rows_without_advantage_still_count():
 
 def test_the_entropy_of_padding_is_no_part_of_the_bonus():
     mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
-    loss, _ = policy_loss(zeros, zeros, torch.zeros(1), mask, **CLIP, entropies=torch.tensor([[2.0, float("nan")]]), entropy_bonus=0.5)
+    loss, _ = policy_loss(zeros, zeros, torch.zeros(1), mask, **CLIP, entropy_bonus=0.5,
+                          entropies=torch.tensor([[2.0, float("nan")]]))
     assert float(loss) == -1
 
 

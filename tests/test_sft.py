@@ -201,8 +201,8 @@ def test_star_asks_the_rule_and_not_the_reward():
 
 
 def test_star_is_reinforce_without_a_baseline():
-    """One step is one of the policy loss of grpo.py with the reward itself as the advantage, 1 or 0, and the mean over the tokens of
-    the rows with reward 1. The rows with reward 0 pull at nothing: there is no baseline that would push them down."""
+    """One step is one of the policy loss of grpo.py with the reward itself, 1 or 0, as the advantage, and the mean over the tokens
+    of the rows with reward 1. The rows with reward 0 pull at nothing: there is no baseline that would push them down."""
     policy = policy_of(TASK)
     rollout, rewards = answers(policy, [RIGHT, WRONG, RIGHT, CUT_OFF, WRONG]), torch.tensor([1.0, 0, 1, 0, 0])
     weights = token_weights(rollout.mask & (rewards == 1)[:, None], "token_mean")

@@ -192,7 +192,8 @@ def test_every_algorithm_runs_through_the_loop(runs, algo):
     train.main([*TINY, *MORE.get(algo, "").split(), "--algo", algo, "--steps", "2", "--out", str(out)])
     lines, summary = log(out), json.loads((out / "summary.json").read_text())
     assert [line["step"] for line in lines] == [1, 2] and lines[-1]["updates"] == summary["updates"] > 0
-    assert all(math.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))
+    numbers = [line[name] for line in lines for name in line if name != "judge_auc"]  # nan if none was right
+    assert all(math.isfinite(number) for number in numbers)
     assert 0 <= summary["after"]["pass@1"] <= 1 and checkpoint.load_run(out)[2]["algo"] == algo
 
 

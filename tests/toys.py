@@ -1,4 +1,4 @@
-"""Toy models for the tests: one whose numbers can be worked out in the head, and a GPT that is small but not simple. Toy rollouts."""
+"""Toy models for the tests: one whose numbers can be worked out in the head, and a GPT that is small but not simple; rollouts."""
 from types import SimpleNamespace
 
 import torch

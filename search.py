@@ -1,0 +1,628 @@
+"""Search: buy accuracy with tokens, after training, on any checkpoint.
+
+    python search.py RUN --method mcts --budget 512 --problems 200
+    python search.py RUN --method all --budget 64,128,256,512 --judge runs/prm
+
+The idea. A policy that is right one time in four is right more often if it may try again, if somebody can tell which try is good.
+All methods here spend tokens on several solutions, or parts of solutions, and choose one. They differ in where they branch:
+
+    greedy            one solution, the likeliest token each time
+    sample            one solution after the other, until the rule accepts one
+    best_of_n         n solutions at once; the one that the judge likes best
+    majority_vote     n solutions at once; the answer that most of them give (self-consistency, arXiv:2203.11171)
+    beam_search       n partial solutions, grown step by step; after each step the better half goes on, twice
+    rebase            the same, but each goes on as often as its score deserves (arXiv:2408.00724)
+    mcts              a tree of steps, grown where value and prior promise most (AlphaZero-like: arXiv:2309.17179)
+    budget_forcing    one solution that may not end its thinking before the budget is spent, and must afterwards (arXiv:2501.19393)
+
+Who judges (--score for the end, --value for what is half done): the rule, where it needs no answer key (`task.checkable`: in countdown
+the prompt says what is right); a learned judge or critic; rollouts that the rule counts; or the policy's own log-prob.
+
+The bill. Every token that is sampled for a problem counts, also those of branches that were given up and of rollouts: methods are compared
+at equal tokens, never at equal numbers of simulations. Reading is not counted, as everywhere (a judge reads, it does not write).
+
+A *row* is a list of token ids, a prompt and what has been written so far. Ids are passed on; text is never encoded again.
+
+What is simplified: a step is sampled anew from the whole row (the cache of the parent is not kept); no virtual loss, because many trees
+advance together and each of them waits for its own leaf.
+"""
+import json
+import math
+import pathlib
+import random
+import re
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+import checkpoint
+from config import InputError, Parser, add_flags, from_flags, setting
+from evaluate import fixed_problems, pick_device
+from sample import Rollout, generate, score
+from verifier import rollout_values, scores_at
+
+BATCH = 1024    # rows per call of the model
+TOGETHER = 128  # trees that advance in step
+
+
+class Desk:
+    """Everything a method needs about some problems, and the bill: spent[i] tokens were sampled for problem i.
+
+    `owners[k]` says which problem row k belongs to.
+    """
+
+    def __init__(self, model, task, problems, max_new_tokens=0, temperature=1.0, generator=None, judge=None, aggregate="last",
+                 rollouts=2):
+        self.model, self.task, self.problems, self.temperature, self.generator = model, task, problems, temperature, generator
+        self.judge, self.aggregate, self.rollouts = judge, aggregate, rollouts
+        self.prompts = [task.tokenizer.encode(p.prompt) for p in problems]
+        self.limit = max_new_tokens or task.max_new_tokens
+        self.eos, self.pad = task.tokenizer.eos, task.tokenizer.pad
+        [self.step_token], [self.end_of_thinking] = task.tokenizer.encode(task.step_token), task.tokenizer.encode("</think>")
+        self.spent = [0] * len(problems)
+        self.finished = {i: [] for i in range(len(problems))}  # whole solutions that rollouts came to: paid for, so why not look at them
+        self.calls = self.rows = 0  # of the model, to see how full its batches are
+
+    def room(self, owner, row):
+        """How many tokens a row may still get; 0 once it has ended."""
+        return 0 if self.ended(owner, row) else len(self.prompts[owner]) + self.limit - len(row)
+
+    def ended(self, owner, row):
+        return len(row) > len(self.prompts[owner]) and row[-1] == self.eos
+
+    def text(self, owner, row):
+        return self.task.tokenizer.decode(row[len(self.prompts[owner]):len(row) - self.ended(owner, row)])
+
+    def right(self, owner, row):
+        """The rule. For choosing only where the task is checkable; otherwise for the final count alone."""
+        return self.ended(owner, row) and self.task.verify(self.problems[owner], self.text(owner, row))
+
+    def sample(self, owners, rows, stop=None, temperature=None, limits=None, forbid=None):
+        """Write on: to the end, or to the end of a step. -> the longer rows, and the log-prob of what was added to each."""
+        longer, logprobs = [], []
+        temperature = self.temperature if temperature is None else temperature
+        for i in range(0, len(rows), BATCH):
+            part = rows[i:i + BATCH]
+            room = [self.room(o, row) for o, row in zip(owners[i:i + BATCH], part)]
+            rollout = generate(self.model, part, [min(pair) for pair in zip(room, limits[i:i + BATCH])] if limits else room,
+                               temperature, eos=self.eos, pad=self.pad, generator=self.generator, stop=stop, forbid=forbid)
+            self.calls, self.rows = self.calls + 1, self.rows + len(part)
+            for owner, row, length, new, logprob in zip(owners[i:i + BATCH], rollout.tokens.tolist(), rollout.lengths.tolist(),
+                                                        (rollout.lengths - rollout.prompt_lengths).tolist(),
+                                                        rollout.logprobs.sum(1).tolist()):
+                longer.append(row[:length])
+                logprobs.append(logprob)
+                self.spent[owner] += new
+        return longer, logprobs
+
+    def candidates(self, n):
+        """n whole solutions of every problem -> owners, rows; those of one problem are neighbours."""
+        owners = [i for i in range(len(self.problems)) for _ in range(n)]
+        return owners, self.sample(owners, [self.prompts[i] for i in owners])[0]
+
+    # ---- judges: (owners, rows) -> list of floats, the higher the better
+
+    def rule(self, owners, rows):
+        return [float(self.right(o, row)) for o, row in zip(owners, rows)]
+
+    def learned(self, owners, rows):
+        """The learned judge, as a probability. --aggregate: at the last token, or the minimum or product over the steps."""
+        places = None
+        if self.aggregate != "last":
+            places = [[t for t in range(len(self.prompts[o]), len(row)) if row[t] == self.step_token or t == len(row) - 1] or [len(row) - 1]
+                      for o, row in zip(owners, rows)]
+        fold = {"last": lambda x: x[-1], "min": torch.min, "product": torch.prod}[self.aggregate]
+        squash = (lambda x: x.clamp(0, 1)) if self.judge.kind == "ppo" else torch.sigmoid
+        return [float(fold(squash(x))) for x in scores_at(self.judge, rows, places)]
+
+    def from_rollouts(self, owners, rows):
+        """The share of rollouts from here that the rule accepts."""
+        limits = [self.room(o, row) for o, row in zip(owners, rows)]
+        right, _, rollout, open_rows = rollout_values(self.model, self.task, rows, [self.problems[o] for o in owners], limits,
+                                                      self.rollouts, self.temperature, self.generator)
+        if rollout:
+            for k, (row, length) in enumerate(zip(rollout.tokens.tolist(), rollout.lengths.tolist())):
+                i = open_rows[k // self.rollouts]
+                self.spent[owners[i]] += length - len(rows[i])
+                self.finished[owners[i]].append(row[:length])
+        return [float(right[i].float().mean()) if limits[i] else float(self.right(o, row)) for i, (o, row) in enumerate(zip(owners, rows))]
+
+    @torch.no_grad()
+    def own_confidence(self, owners, rows):
+        """The policy's mean log-prob per token, as a probability: all that is left where there is no rule and no judge."""
+        found = []
+        for i in range(0, len(rows), 256):
+            part = rows[i:i + 256]
+            longest = max(map(len, part))
+            logprobs, _ = score(self.model, torch.tensor([row + [self.pad] * (longest - len(row)) for row in part], device=self.model.device))
+            for o, row, line in zip(owners[i:i + 256], part, logprobs):
+                start = len(self.prompts[o])
+                found.append(math.exp(float(line[start:len(row)].mean())) if len(row) > start else 0.5)
+        return found
+
+    def choose_finished(self, judge):
+        """The best of all whole solutions that a search has come to."""
+        return self.choose([i for i, rows in self.finished.items() for _ in rows], [row for rows in self.finished.values() for row in rows], judge)
+
+    def choose(self, owners, rows, judge):
+        """The best row of each problem by `judge`; one that has not ended by itself comes last. -> list, a row for each problem."""
+        ended = [self.ended(o, row) for o, row in zip(owners, rows)]
+        scores = [s if e else s - 1e6 for s, e in zip(judge(owners, rows), ended)]
+        best = {}
+        for owner, row, s in zip(owners, rows, scores):
+            if owner not in best or s > best[owner][0]:
+                best[owner] = (s, row)
+        return [best[i][1] for i in range(len(self.problems))]
+
+
+# ------------------------------------------------------------------------------------------ whole solutions
+
+def greedy(desk):
+    """The likeliest token each time. -> one row a problem."""
+    return desk.sample(range(len(desk.problems)), desk.prompts, temperature=0)[0]
+
+
+def sample(desk, n):
+    """Up to n solutions, one after the other; where the rule may judge, the first that it accepts is the last. -> rows."""
+    rows, open_problems = [None] * len(desk.problems), list(range(len(desk.problems)))
+    for _ in range(n if desk.task.checkable else 1):
+        for i, row in zip(open_problems, desk.sample(open_problems, [desk.prompts[i] for i in open_problems])[0]):
+            rows[i] = row
+        open_problems = [i for i in open_problems if not desk.right(i, rows[i])]
+        if not open_problems:
+            break
+    return rows
+
+
+def best_of_n(desk, n, judge):
+    """n solutions at once; the judge chooses. -> rows."""
+    return desk.choose(*desk.candidates(n), judge)
+
+
+def majority_vote(desk, n, judge=None):
+    """n solutions at once; the answer with the most votes, or with `judge` the most points. -> rows, one that gives this answer.
+
+    Votes are counted on `task.canonical_answer`; solutions without a readable answer do not vote. Of answers with equally many
+    votes the one that came first wins.
+    """
+    owners, rows = desk.candidates(n)
+    points = judge(owners, rows) if judge else [1.0] * len(rows)
+    chosen = []
+    for i in range(len(desk.problems)):
+        votes, speaker = {}, {}
+        for k in range(i * n, (i + 1) * n):
+            answer = desk.task.canonical_answer(desk.text(i, rows[k])) if desk.ended(i, rows[k]) else None
+            if answer is not None:
+                votes[answer] = votes.get(answer, 0.0) + points[k]
+                speaker.setdefault(answer, rows[k])
+        chosen.append(speaker[max(votes, key=votes.get)] if votes else rows[i * n])
+    return chosen
+
+
+def budget_forcing(desk, budget):
+    """Think for `budget` tokens: an earlier end of thinking is taken back, a later one is forced. -> rows.
+
+    Taking back means that the token "</think>" may not come next, so the policy starts another attempt; unless the solution says that it
+    has found the answer (`task.own_verdict`). The task's token limit holds: with it the room for thinking ends.
+    """
+    task, owners = desk.task, list(range(len(desk.problems)))
+    rows, answer_room = list(desk.prompts), task.min_new_tokens
+    thinking, forbid = set(owners), None
+    while thinking:
+        part = sorted(thinking)
+        limits = [max(1, min(budget, desk.limit - answer_room) - (len(rows[i]) - len(desk.prompts[i]))) for i in part]
+        for i, row in zip(part, desk.sample(part, [rows[i] for i in part], stop=desk.end_of_thinking, limits=limits, forbid=forbid)[0]):
+            used = len(row) - len(desk.prompts[i])
+            on = row[-1] == desk.end_of_thinking and used < min(budget, desk.limit - answer_room) and not task.own_verdict(desk.text(i, row))
+            if on:
+                row = row[:-1]  # suppressed; it was sampled, so it has been paid for
+            elif row[-1] not in (desk.end_of_thinking, desk.eos):
+                row = row + [desk.end_of_thinking]  # cut: not sampled, so it costs nothing
+            rows[i] = row
+            if not on:
+                thinking.discard(i)
+        forbid = desk.end_of_thinking
+    part = [i for i in owners if desk.room(i, rows[i])]
+    for i, row in zip(part, desk.sample(part, [rows[i] for i in part])[0] if part else []):
+        rows[i] = row
+    return rows
+
+
+# ------------------------------------------------------------------------------------------ steps: beams
+
+def halves(scores, n):
+    """Beam search: the better half of the beams goes on, each twice. scores (list) -> how often each is continued, n in all.
+
+    >>> halves([0.1, 0.9, 0.5, 0.2], 4)
+    [0, 2, 2, 0]
+    """
+    order = sorted(range(len(scores)), key=lambda j: -scores[j])[:max(1, n // 2)]
+    return [(n // len(order) + (order.index(j) < n % len(order))) if j in order else 0 for j in range(len(scores))]
+
+
+def balanced(scores, n, temperature=0.2):
+    """REBASE: n softmax(score / T) continuations for each, rounded so that they add up to n. Source: arXiv:2408.00724, equation 4.
+
+    >>> balanced([0.5, 0.5, 0.1, 0.1], 8)
+    [4, 4, 0, 0]
+    """
+    weights = torch.softmax(torch.tensor(scores, dtype=torch.float64) / temperature, 0)
+    shares = (n * weights).tolist()
+    widths = [int(x) for x in shares]
+    for j in sorted(range(len(shares)), key=lambda j: int(shares[j]) - shares[j])[:n - sum(widths)]:
+        widths[j] += 1
+    return widths
+
+
+def beam_search(desk, n, value, judge, widths=halves):
+    """Grow n partial solutions step by step; after each step `widths` says how often each of them goes on. -> rows.
+
+    value: judges what is half done; judge: chooses among the finished. What has ended leaves, and takes a place with it.
+    `widths=balanced` is REBASE.
+    """
+    beams = {i: [desk.prompts[i]] for i in range(len(desk.problems))}
+    places = dict.fromkeys(beams, n)
+    while beams:
+        owners, rows = [i for i in beams for _ in beams[i]], [row for i in beams for row in beams[i]]
+        scores = iter(value(owners, rows) if len(rows) > len(beams) else [0.0] * len(rows))
+        grow = [(i, row) for i in beams for row, width in zip(beams[i], widths([next(scores) for _ in beams[i]], places[i]))
+                for _ in range(width)]
+        longer, _ = desk.sample([i for i, _ in grow], [row for _, row in grow], stop=desk.step_token)
+        beams = {}
+        for (i, _), row in zip(grow, longer):
+            if desk.room(i, row):
+                beams.setdefault(i, []).append(row)
+            else:
+                desk.finished[i].append(row)
+                places[i] -= 1
+    return desk.choose_finished(judge)
+
+
+# ------------------------------------------------------------------------------------------ steps: a tree
+
+class Tree:
+    """A search tree in flat arrays. Node 0 is the root; the children of node j are first[j] ... first[j] + count[j] - 1."""
+
+    def __init__(self, root):
+        self.states, self.parents, self.priors = [root], [-1], [1.0]
+        self.first, self.count = [0], [-1]  # count -1: not expanded yet; 0: the end
+        self.visits, self.totals = [0], [0.0]
+        self.leaf_value = [0.0]             # what expand said about the state itself
+
+    def value(self, j):
+        """Q: the mean of all that was found below node j."""
+        return self.totals[j] / self.visits[j] if self.visits[j] else 0.0
+
+    def add_children(self, j, actions, priors):
+        self.first[j], self.count[j] = len(self.states), len(actions)
+        for action, prior in zip(actions, priors):
+            self.states.append(self.states[j] + (action if isinstance(action, tuple) else (action,)))
+            for array, empty in ((self.parents, j), (self.priors, prior), (self.first, 0), (self.count, -1), (self.visits, 0),
+                                 (self.totals, 0.0), (self.leaf_value, 0.0)):
+                array.append(empty)
+
+    def children(self, j):
+        return range(self.first[j], self.first[j] + max(0, self.count[j]))
+
+    def select(self, c_init, c_base=19652.0):
+        """From the root to a leaf, at each node to the child with the largest Q + U (PUCT). -> the leaf.
+
+            U = P c sqrt(N) / (1 + n),   c = log((N + c_base + 1) / c_base) + c_init          N, n: visits of node and child
+        """
+        j = 0
+        while self.count[j] > 0:
+            N = self.visits[j]
+            scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
+            hope = self.value(j)  # a child that nobody has seen is worth what its parent is
+            j = max(self.children(j), key=lambda k: (self.value(k) if self.visits[k] else hope)
+                    + scale * self.priors[k] / (1 + self.visits[k]))
+        return j
+
+    def backup(self, j, value):
+        while j >= 0:
+            self.visits[j] += 1
+            self.totals[j] += value
+            j = self.parents[j]
+
+    def render(self, name, depth=4, width=3, j=0, indent=""):
+        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes."""
+        lines = []
+        for k in sorted(self.children(j), key=lambda k: -self.visits[k])[:width]:
+            if self.visits[k]:
+                lines.append(f"{indent}{self.visits[k]:4} visits  value {self.value(k):5.2f}  prior {self.priors[k]:.2f}  "
+                             f"{name(self.states[j], self.states[k])}")
+                lines += self.render(name, depth - 1, width, k, indent + "    ") if depth > 1 else []
+        return lines
+
+
+def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256):
+    """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one large batch.
+
+    roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its actions (none: it is
+    an end), their prior probabilities, and the value of the state itself. Action a leads from state s to s + a (s + (a,) if a is
+    not a tuple). All values are from the view of one player, who wants them large.
+    simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero: 0.25).
+    stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
+    place. -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
+
+    Source: arXiv:1712.01815; PUCT with the constants of arXiv:2309.17179, appendix.
+    """
+    rng = random.Random(seed)
+    trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
+    while waiting or active:
+        while waiting and len(active) < together:
+            active.append(waiting.pop(0))
+        leaves = []
+        for i in active:
+            tree = trees[i]
+            while tree.visits[0] < simulations:
+                leaf = tree.select(c_init)
+                if tree.count[leaf] < 0:
+                    leaves.append((i, leaf))
+                    break
+                tree.backup(leaf, tree.leaf_value[leaf])  # an end that is known already: no need to ask the model
+        if leaves:
+            for (i, leaf), actions, priors, value in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
+                tree, total = trees[i], sum(priors)
+                priors = [p / total for p in priors]
+                if leaf == 0 and noise and priors:
+                    draws = [rng.gammavariate(alpha, 1.0) for _ in priors]
+                    priors = [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
+                tree.add_children(leaf, actions, priors)
+                tree.leaf_value[leaf] = value
+                if leaf:  # opening the root is not a simulation
+                    tree.backup(leaf, value)
+        grown = {i for i, _ in leaves}
+        active = [i for i in active if i in grown and trees[i].visits[0] < simulations and not (stop and stop(i))]
+    return trees
+
+
+def tree_search(desk, budget, value, judge, width=4, simulations=10_000, noise=0.0, seed=0, together=TOGETHER):
+    """`mcts` over steps of reasoning -> rows, trees. A state is (problem, *row); an action is a tuple of token ids, one step.
+
+    value: judges the leaves. judge: chooses among the solutions that the tree has come to. A tree stops when its problem has spent the
+    budget, or when the rule, if it is the judge, accepts a solution. If it came to none, the most visited path is written on.
+    """
+    solutions = desk.finished
+    solved, looked = set(), dict.fromkeys(solutions, 0)
+
+    def enough(i):
+        """Whether the tree of problem i may stop: the rule has accepted something, or the budget is spent."""
+        if judge == desk.rule and i not in solved and any(desk.right(i, row) for row in solutions[i][looked[i]:]):
+            solved.add(i)
+        looked[i] = len(solutions[i])
+        return i in solved or desk.spent[i] >= budget
+
+    def expand(states):
+        owners, rows = [s[0] for s in states], [list(s[1:]) for s in states]
+        open_rows = [k for k in range(len(rows)) if desk.room(owners[k], rows[k])]
+        values = [0.0] * len(rows)  # a row that ran out of room has failed
+        judged = open_rows + [k for k in range(len(rows)) if desk.ended(owners[k], rows[k])]
+        if judged:
+            for k, v in zip(judged, value([owners[k] for k in judged], [rows[k] for k in judged])):
+                values[k] = v
+        actions, priors = [[] for _ in rows], [[] for _ in rows]
+        owners_wide = [owners[k] for k in open_rows for _ in range(width)]
+        longer, logprobs = (desk.sample(owners_wide, [rows[k] for k in open_rows for _ in range(width)], stop=desk.step_token)
+                            if open_rows else ([], []))
+        for n, (row, logprob) in enumerate(zip(longer, logprobs)):
+            k = open_rows[n // width]
+            action = tuple(row[len(rows[k]):])
+            if action not in actions[k]:  # the prior of a step is its probability, over the different ones that were drawn
+                actions[k].append(action)
+                priors[k].append(math.exp(max(logprob, -80.0)))
+                if desk.ended(owners[k], row):
+                    solutions[owners[k]].append(row)
+        return actions, priors, values
+
+    trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, noise=noise, seed=seed, together=together,
+                 stop=enough)
+    unfinished = [i for i in solutions if not solutions[i]]
+    rows = []
+    for i in unfinished:
+        tree, j = trees[i], 0
+        while tree.count[j] > 0:
+            j = max(tree.children(j), key=lambda k: (tree.visits[k], tree.priors[k]))
+        rows.append(list(tree.states[j][1:]))
+    part = [k for k, i in enumerate(unfinished) if desk.room(i, rows[k])]
+    for k, row in zip(part, desk.sample([unfinished[k] for k in part], [rows[k] for k in part])[0] if part else []):
+        rows[k] = row
+    for i, row in zip(unfinished, rows):
+        solutions[i].append(row)
+    return desk.choose_finished(judge), trees
+
+
+# ------------------------------------------------------------------------------------------ what can be known exactly
+
+def best_of_n_distribution(p, scores, n):
+    """The distribution of the best of n independent samples. p, scores: lists over the outcomes; ties go to chance. -> list.
+
+    With F(s) = P(score <= s): P(the best has score s) = F(s)^n - F(< s)^n, shared among the outcomes of that score like p is.
+
+    >>> [round(x, 3) for x in best_of_n_distribution([0.5, 0.25, 0.25], [0.0, 1.0, 1.0], 2)]
+    [0.25, 0.375, 0.375]
+    """
+    found = []
+    for p_i, s in zip(p, scores):
+        upto, tied = sum(q for q, t in zip(p, scores) if t <= s), sum(q for q, t in zip(p, scores) if t == s)
+        found.append(p_i / tied * (upto ** n - max(0.0, upto - tied) ** n) if tied else 0.0)
+    return found
+
+
+def best_of_n_kl(p, scores, n):
+    """KL(best of n || one sample) in nats, exactly. Never above log n - (n - 1)/n, and far below it where scores tie."""
+    return sum(q * math.log(q / p_i) for q, p_i in zip(best_of_n_distribution(p, scores, n), p) if q > 0)
+
+
+def best_of_n_kl_bound(n):
+    """log n - (n - 1)/n: the KL if no two outcomes tie and none has a probability that matters (arXiv:2401.01879)."""
+    return math.log(n) - (n - 1) / n
+
+
+def vote_accuracy(p, right, n):
+    """The chance that n votes elect answer `right`, exactly. p: list of the answers' probabilities; ties are drawn by lot.
+
+    As n grows it goes to 1 if no other answer is more probable than the right one, and to 0 if one is: votes find the likeliest answer,
+    not the truth.
+
+    >>> round(vote_accuracy([0.6, 0.4], 0, 3), 4)                       # 0.6^3 + 3 * 0.6^2 * 0.4
+    0.648
+    """
+    others, total = [q for j, q in enumerate(p) if j != right], 0.0
+    for c in range(1, n + 1):  # c votes for the right answer; ways[m, t]: m votes for others, at most c each, t of them with exactly c
+        ways = {(0, 0): 1.0}
+        for q in others:
+            grown = {}
+            for (m, t), w in ways.items():
+                for k in range(min(c, n - c - m) + 1):
+                    key = (m + k, t + (k == c))
+                    grown[key] = grown.get(key, 0.0) + w * q ** k / math.factorial(k)
+            ways = grown
+        share = sum(w / (1 + t) for (m, t), w in ways.items() if m == n - c)
+        total += math.factorial(n) * p[right] ** c / math.factorial(c) * share
+    return total
+
+
+def vote_limit(p, right):
+    """What infinitely many votes elect: the chance that it is answer `right`. 1, 0, or a share if several are equally probable."""
+    return (1.0 / p.count(max(p))) if p[right] == max(p) else 0.0
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+METHODS = ("greedy", "sample", "best_of_n", "majority_vote", "beam_search", "rebase", "mcts", "budget_forcing")
+
+
+@dataclass
+class SearchConfig:
+    """search"""
+    method: str = setting("mcts", f"one of {', '.join(METHODS)}; several with commas; all")
+    budget: str = setting("512", "tokens per problem, whole numbers with commas between them")
+    problems: int = setting(200, "how many", low=1, high=10**6)
+    split: str = setting("test", "which problems; tune on val, never on test", choices=("train", "val", "test"))
+    judge: str = setting("", "run with a learned judge (orm, prm, rm) or a critic (ppo); empty: the run's own critic, if it has one")
+    score: str = setting("auto", "who chooses among finished solutions; auto: the rule if the task is checkable, else the judge, else "
+                         "the policy's own confidence", choices=("auto", "rule", "judge", "confidence"))
+    value: str = setting("auto", "who judges what is half done; auto: the judge, else rollouts if the task is checkable, else confidence",
+                         choices=("auto", "critic", "judge", "rollouts", "confidence"))
+    aggregate: str = setting("last", "how a judge's scores of the steps become one", choices=("last", "min", "product"))
+    rollouts: int = setting(1, "rollouts for the value of a leaf", low=1, high=10**4)
+    width: int = setting(4, "mcts: steps drawn at a leaf", low=1, high=10**4)
+    noise: float = setting(0.0, "mcts: weight of Dirichlet noise at the root", low=0.0, high=1.0)
+    weighted: bool = setting(False, "majority_vote: the judge weighs the votes")
+    temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
+    seed: int = setting(0, "of the samples; the problems are always the same", low=0, high=2**31 - 1)
+    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    render: bool = setting(False, "mcts: print the tree of the first problem")
+    out: str = setting("", "folder for search.json and, with matplotlib, search.png")
+
+
+def typical_length(desk):
+    """Mean tokens of one solution, from 64 training problems: what turns a budget into a number of solutions. Not on the bill."""
+    other = Desk(desk.model, desk.task, fixed_problems(desk.task, "train", 64), desk.limit, desk.temperature,
+                 torch.Generator(desk.model.device).manual_seed(1))
+    other.candidates(1)
+    return sum(other.spent) / 64
+
+
+def judges(desk, c):
+    """--score and --value -> the two functions. InputError if what they ask for is not there."""
+    if c.score == "rule" and not desk.task.checkable:
+        raise InputError(f"--score rule: in {desk.task.name} the rule needs the answer key; use a judge")
+    for name, asked in (("score", c.score), ("value", c.value)):
+        if asked in ("judge", "critic") and desk.judge is None:
+            raise InputError(f"--{name} {asked}: this run has no critic; name a run that has one, or a judge, with --judge RUN")
+    if c.value == "critic" and desk.judge.kind != "ppo":
+        raise InputError(f"--value critic: --judge is a run of --algo {desk.judge.kind}; use --value judge")
+    if c.value == "rollouts" and not desk.task.checkable:
+        raise InputError(f"--value rollouts: in {desk.task.name} the rule needs the answer key; use a judge")
+    best = "judge" if desk.judge else "confidence"
+    known = {"rule": desk.rule, "judge": desk.learned, "critic": desk.learned, "rollouts": desk.from_rollouts,
+             "confidence": desk.own_confidence}
+    score_by = ("rule" if desk.task.checkable else best) if c.score == "auto" else c.score
+    value_by = (best if desk.judge else "rollouts" if desk.task.checkable else best) if c.value == "auto" else c.value
+    return known[score_by], known[value_by], score_by, value_by
+
+
+def run_method(desk, method, budget, c, typical):
+    """One method at one budget -> rows, trees (mcts only)."""
+    judge, value, _, _ = judges(desk, c)
+    n = max(1, round(budget / typical))
+    if method == "mcts":
+        return tree_search(desk, budget, value, judge, c.width, noise=c.noise, seed=c.seed)
+    rows = {"greedy": lambda: greedy(desk), "sample": lambda: sample(desk, n), "best_of_n": lambda: best_of_n(desk, n, judge),
+            "majority_vote": lambda: majority_vote(desk, n, judge if c.weighted else None),
+            "beam_search": lambda: beam_search(desk, n, value, judge),
+            "rebase": lambda: beam_search(desk, n, value, judge, balanced),
+            "budget_forcing": lambda: budget_forcing(desk, budget)}[method]()
+    return rows, None
+
+
+def measure(model, task, problems, method, budget, c, judge, typical, max_new_tokens=0):
+    """-> dict: accuracy with its 95 % confidence interval, tokens per problem, seconds, rows per call of the model."""
+    generator = torch.Generator(model.device).manual_seed(c.seed)
+    desk = Desk(model, task, problems, max_new_tokens, c.temperature, generator, judge, c.aggregate, c.rollouts)
+    started = time.time()
+    rows, trees = run_method(desk, method, budget, c, typical)
+    seconds = time.time() - started
+    right = sum(desk.right(i, row) for i, row in enumerate(rows)) / len(rows)
+    if c.render and trees:
+        cut = lambda before, after: task.tokenizer.decode([t for t in after[len(before):] if t != desk.eos]).replace("\n", " / ")
+        print("\n".join([problems[0].prompt.strip(), *trees[0].render(cut)]))
+    return {"method": method, "budget": budget, "accuracy": right, "interval": 1.96 * math.sqrt(right * (1 - right) / len(rows)),
+            "tokens": sum(desk.spent) / len(rows), "seconds": seconds, "rows_per_call": desk.rows / max(1, desk.calls),
+            "batch_full": desk.rows / max(1, desk.calls) / (min(TOGETHER, len(rows)) * c.width) if trees else None}
+
+
+def main(argv=None):
+    parser = Parser(prog="search.py", description="Accuracy bought with tokens: search on a trained run.")
+    parser.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
+    add_flags(parser, SearchConfig)
+    given = vars(parser.parse_args(argv))
+    c = from_flags(SearchConfig, given)
+    methods = METHODS if c.method == "all" else c.method.split(",")
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"--method {method}: choose one of {', '.join(METHODS)}, or all")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", c.budget):
+        raise InputError(f"--budget {c.budget}: must be whole numbers from 1 with commas between them, like 64,128,256")
+    device = pick_device(c.device)
+    model, task, trained = checkpoint.load_run(given["run"], device)
+    judge = checkpoint.load_judge(c.judge or given["run"], device) if c.judge or trained["algo"] == "ppo" else None
+    if judge and judge.vocabulary != task.tokenizer.vocabulary:
+        raise InputError(f"--judge {c.judge}: its vocabulary is not that of task {task.name}")
+    limit = trained["max_new_tokens"] or task.max_new_tokens
+    problems = fixed_problems(task, c.split, c.problems)
+    desk = Desk(model, task, problems, limit, c.temperature, judge=judge)
+    _, _, score_by, value_by = judges(desk, c)
+    typical = typical_length(desk)
+    print(f"{given['run']}: {c.problems} {c.split} problems of {task.name}, about {typical:.0f} tokens a solution; finished solutions are "
+          f"judged by {score_by}, half-finished ones by {value_by}; ± is a 95 % interval")
+    print("| method | budget | accuracy | tokens per problem | seconds | rows per call of the model |\n|---|---|---|---|---|---|")
+    results = []
+    for method in methods:
+        for budget in [0] if method == "greedy" else [int(b) for b in c.budget.split(",")]:
+            r = measure(model, task, problems, method, budget, c, judge, typical, limit)
+            results.append(r)
+            full = "" if r["batch_full"] is None else f", {r['batch_full']:.0%} of what fits"
+            print(f"| {method} | {budget or ''} | {r['accuracy']:.3f} ± {r['interval']:.3f} | {r['tokens']:.0f} | {r['seconds']:.1f} "
+                  f"| {r['rows_per_call']:.0f}{full} |", flush=True)
+    if c.out:
+        folder = pathlib.Path(c.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "search.json").write_text(json.dumps(results, indent=2) + "\n")
+        try:
+            import plot
+            plot.search([(given["run"], results)], folder / "search.png")
+        except ModuleNotFoundError:
+            print("(no search.png: matplotlib is not installed)")
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
