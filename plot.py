@@ -159,6 +159,73 @@ def chains(*runs, out):
     return out
 
 
+METHODS = {"greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00", "rebase": "#D55E00",
+           "mcts": "#CC79A7", "budget": "#8C6D31"}  # by the beginning of the name
+
+
+def search(tables, out):
+    """Accuracy over tokens, one line a method. tables: list of (title, {name of the method: list of dicts with tokens and accuracy}),
+    a panel each -> the path of the PNG. The same method has the same colour everywhere; its second variant is dashed."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    columns = min(2, len(tables))
+    figure, axes = plt.subplots(-(-len(tables) // columns), columns, figsize=(5.6 * columns, 4 * -(-len(tables) // columns)),
+                                layout="constrained", squeeze=False)
+    for axis, (title, methods) in zip(axes.flat, tables):
+        ends, used = {}, {}
+        for name, rows in methods.items():
+            colour = next((c for start, c in METHODS.items() if name.replace("_", " ").startswith(start)), "#555555")
+            style = ("-", "--", ":", "-.")[used.setdefault(colour, 0) % 4]
+            used[colour] += 1
+            COLOURS[name] = colour
+            rows = sorted(rows, key=lambda row: row["tokens"])
+            axis.plot([row["tokens"] for row in rows], [row["accuracy"] for row in rows], style, color=colour, marker="o", ms=3, lw=1.4)
+            ends[name] = (rows[-1]["tokens"], rows[-1]["accuracy"])
+        label(axis, ends, gap=0.045)
+        most = max(x for x, _ in ends.values())
+        axis.set_xscale("log", base=2)
+        axis.set_xlim(right=most * 6)  # room for the names
+        ticks = [2 ** k for k in range(3, 12) if 2 ** k <= most * 1.2]
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+        axis.minorticks_off()
+        axis.set_ylim(0, 1.05)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel("sampled tokens per problem", fontsize=9)
+        axis.set_ylabel("share of right answers", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.2)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+    return out
+
+
+def failures(cases, out):
+    """Runs that went wrong, a panel each. cases: list of (title, run, [(name of a metric, label)]) -> the path of the PNG."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    colours = ("#0072B2", "#D55E00", "#009E73")
+    figure, axes = plt.subplots(1, len(cases), figsize=(3.6 * len(cases), 3.4), layout="constrained", squeeze=False)
+    for axis, (title, curves_of) in zip(axes.flat, cases):
+        ends = {}
+        for colour, (name, run, metric) in zip(colours, curves_of):
+            lines, _ = read(run)
+            steps = [entry["step"] for entry in lines if metric in entry]
+            COLOURS[name] = colour
+            line(axis, steps, [entry[metric] for entry in lines if metric in entry], name, ends, lw=1.5)
+        top = max(1e-9, axis.get_ylim()[1])
+        label(axis, ends, gap=0.07 * top)
+        axis.set_xlim(0, max(x for x, _ in ends.values()) * 1.7)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel("step", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.2)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+    return out
+
+
 def main(argv=None):
     parser = Parser(prog="plot.py", description="Pictures of runs.")
     parser.add_argument("runs", nargs="+", metavar="RUN")

@@ -615,7 +615,7 @@ def main(argv=None):
         (folder / "search.json").write_text(json.dumps(results, indent=2) + "\n")
         try:
             import plot
-            plot.search([(given["run"], results)], folder / "search.png")
+            plot.search([(given["run"], {m: [r for r in results if r["method"] == m] for m in methods})], folder / "search.png")
         except ModuleNotFoundError:
             print("(no search.png: matplotlib is not installed)")
     return results

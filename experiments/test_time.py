@@ -123,6 +123,15 @@ def main():
     out = pathlib.Path(plan["folder"] if given.quick else "docs")
     (out / "test_time.md").write_text(text)
     (out / "test_time.json").write_text(json.dumps(table, indent=1) + "\n")
+    try:
+        import plot
+        ruled = lambda label: "rule" in label or label in ("greedy", "budget forcing")
+        plot.search([(f"{policy}: {title}", {label: rows for label, rows in methods.items() if keep(label)})
+                     for policy, methods in table.items() for title, keep in (("the rule chooses", ruled),
+                                                                              ("judges and votes choose", lambda label: "rule" not in label))
+                     if any("rule" in label for label in methods) or title != "the rule chooses"], out / "test_time.png")
+    except ModuleNotFoundError:
+        print("(no picture: matplotlib is not installed)")
 
 
 if __name__ == "__main__":
