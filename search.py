@@ -290,13 +290,15 @@ class Tree:
         self.first, self.count = [0], [-1]  # count -1: not expanded yet; 0: the end
         self.visits, self.totals = [0], [0.0]
         self.leaf_value = [0.0]             # what expand said about the state itself
+        self.hopes = [None]                 # what a child is worth before it is visited, if expand has said so
 
     def value(self, j):
         """Q: the mean of all that was found below node j."""
         return self.totals[j] / self.visits[j] if self.visits[j] else 0.0
 
-    def add_children(self, j, actions, priors):
+    def add_children(self, j, actions, priors, hopes=None):
         self.first[j], self.count[j] = len(self.states), len(actions)
+        self.hopes += hopes or [None] * len(actions)
         for action, prior in zip(actions, priors):
             self.states.append(self.states[j] + (action if isinstance(action, tuple) else (action,)))
             for array, empty in ((self.parents, j), (self.priors, prior), (self.first, 0), (self.count, -1), (self.visits, 0),
@@ -315,9 +317,9 @@ class Tree:
         while self.count[j] > 0:
             N = self.visits[j]
             scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
-            hope = self.value(j)  # a child that nobody has seen is worth what its parent is
-            j = max(self.children(j), key=lambda k: (self.value(k) if self.visits[k] else hope)
-                    + scale * self.priors[k] / (1 + self.visits[k]))
+            mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
+            Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
+            j = max(self.children(j), key=lambda k: Q(k) + scale * self.priors[k] / (1 + self.visits[k]))
         return j
 
     def backup(self, j, value):
@@ -342,7 +344,8 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
 
     roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its actions (none: it is
     an end), their prior probabilities, and the value of the state itself. Action a leads from state s to s + a (s + (a,) if a is
-    not a tuple). All values are from the view of one player, who wants them large.
+    not a tuple). All values are from the view of one player, who wants them large. expand may return a fourth list: for each
+    state what its children are worth at first sight; otherwise a child that was never visited counts as much as its parent.
     simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero: 0.25).
     stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
     place. -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
@@ -364,13 +367,13 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
                     break
                 tree.backup(leaf, tree.leaf_value[leaf])  # an end that is known already: no need to ask the model
         if leaves:
-            for (i, leaf), actions, priors, value in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
+            for (i, leaf), actions, priors, value, *hopes in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
                 tree, total = trees[i], sum(priors)
                 priors = [p / total for p in priors]
                 if leaf == 0 and noise and priors:
                     draws = [rng.gammavariate(alpha, 1.0) for _ in priors]
                     priors = [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
-                tree.add_children(leaf, actions, priors)
+                tree.add_children(leaf, actions, priors, *hopes)
                 tree.leaf_value[leaf] = value
                 if leaf:  # opening the root is not a simulation
                     tree.backup(leaf, value)
@@ -379,7 +382,7 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
     return trees
 
 
-def tree_search(desk, budget, value, judge, width=4, simulations=10_000, noise=0.0, seed=0, together=TOGETHER):
+def tree_search(desk, budget, value, judge, width=4, root_width=16, c_init=1.25, simulations=10_000, noise=0.0, seed=0, together=TOGETHER):
     """`mcts` over steps of reasoning -> rows, trees. A state is (problem, *row); an action is a tuple of token ids, one step.
 
     value: judges the leaves. judge: chooses among the solutions that the tree has come to. A tree stops when its problem has spent the
@@ -395,29 +398,37 @@ def tree_search(desk, budget, value, judge, width=4, simulations=10_000, noise=0
         looked[i] = len(solutions[i])
         return i in solved or desk.spent[i] >= budget
 
+    reads = value != desk.from_rollouts  # judging by reading costs no tokens, so children are judged as soon as they are there
+    known = {}
+
+    def judged(owners, rows):
+        """The values of some rows; each is asked for once. A row that ran out of room has failed."""
+        ask = [k for k, (o, row) in enumerate(zip(owners, rows)) if (o, *row) not in known and (desk.room(o, row) or desk.ended(o, row))]
+        for k, v in zip(ask, value([owners[k] for k in ask], [rows[k] for k in ask]) if ask else []):
+            known[owners[k], *rows[k]] = v
+        return [known.get((o, *row), 0.0) for o, row in zip(owners, rows)]
+
     def expand(states):
         owners, rows = [s[0] for s in states], [list(s[1:]) for s in states]
-        open_rows = [k for k in range(len(rows)) if desk.room(owners[k], rows[k])]
-        values = [0.0] * len(rows)  # a row that ran out of room has failed
-        judged = open_rows + [k for k in range(len(rows)) if desk.ended(owners[k], rows[k])]
-        if judged:
-            for k, v in zip(judged, value([owners[k] for k in judged], [rows[k] for k in judged])):
-                values[k] = v
-        actions, priors = [[] for _ in rows], [[] for _ in rows]
-        owners_wide = [owners[k] for k in open_rows for _ in range(width)]
-        longer, logprobs = (desk.sample(owners_wide, [rows[k] for k in open_rows for _ in range(width)], stop=desk.step_token)
-                            if open_rows else ([], []))
-        for n, (row, logprob) in enumerate(zip(longer, logprobs)):
-            k = open_rows[n // width]
+        values, actions, priors = judged(owners, rows), [[] for _ in rows], [[] for _ in rows]
+        wide = [k for k in range(len(rows)) if desk.room(owners[k], rows[k])
+                for _ in range(root_width if len(rows[k]) == len(desk.prompts[owners[k]]) else width)]
+        longer, logprobs = (desk.sample([owners[k] for k in wide], [rows[k] for k in wide], stop=desk.step_token) if wide else ([], []))
+        for k, row, logprob in zip(wide, longer, logprobs):
             action = tuple(row[len(rows[k]):])
             if action not in actions[k]:  # the prior of a step is its probability, over the different ones that were drawn
                 actions[k].append(action)
                 priors[k].append(math.exp(max(logprob, -80.0)))
                 if desk.ended(owners[k], row):
                     solutions[owners[k]].append(row)
-        return actions, priors, values
+        if not reads:
+            return actions, priors, values
+        hopes = iter(judged([owners[k] for k in range(len(rows)) for _ in actions[k]],
+                            [rows[k] + list(a) for k in range(len(rows)) for a in actions[k]]))
+        return actions, priors, values, [[next(hopes) for _ in of_one] for of_one in actions]
 
-    trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, noise=noise, seed=seed, together=together,
+    trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, c_init=c_init, noise=noise, seed=seed,
+                 together=together,
                  stop=enough)
     unfinished = [i for i in solutions if not solutions[i]]
     rows = []

@@ -127,6 +127,16 @@ def auc(scores, right):
     return float(((good > bad).float() + 0.5 * (good == bad).float()).mean())
 
 
+def rank_correlation(x, y):
+    """Spearman's rho of two (N,) tensors, ties at their mean rank: 1 if they order the same way, 0 if they have nothing in common.
+
+    >>> round(rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0])), 6)
+    0.5
+    """
+    a, b = ((v[:, None] > v).float().sum(1) + (v[:, None] == v).float().sum(1) / 2 for v in (x, y))
+    return float(torch.corrcoef(torch.stack((a, b)))[0, 1])
+
+
 class Verifier:
     """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`. The policy that it
     is given is sampled from and never changed; what learns is `judge`."""
@@ -236,6 +246,11 @@ def main(argv=None):
     if None not in own:
         print(f", what the solution says of itself {auc(torch.tensor(own).float(), right):.3f}", end="")
     print(f", whether it ended {auc(rollout.finished.float().cpu(), right):.3f}")
+    if judge.kind == "ppo":
+        prompts = [row[:start] for row, start in zip(rows, rollout.prompt_lengths.tolist())][::c.samples]
+        rate = right.float().view(-1, c.samples).mean(1)
+        print(f"value before the first token against the share of right samples: rank correlation "
+              f"{rank_correlation(torch.cat(scores_at(judge, prompts)), rate):.3f}")
     if not hasattr(task, "still_possible"):
         return
     # The truth about a step, where it can be computed: can this attempt still reach the target?

@@ -16,6 +16,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
@@ -41,20 +42,26 @@ def cell(plan, method, lr, seed, split):
     """Train one run if it is not there yet, measure it on `split`, and keep the result. Runs in a process of its own."""
     import checkpoint, evaluate, sft, train
     run = pathlib.Path(plan["folder"]) / f"{method}-{lr}-{seed}".replace(" ", "")
+    started, resumed = time.process_time(), (run / "config.json").exists()
     common = ["--seed", str(seed), "--eval-every", "0", "--test-problems", "1", *plan["flags"]]
     if method == "more_sft":  # the rival: imitation for as many seconds as GRPO took
-        start, task, _ = checkpoint.load_run(json.loads((run.parent / f"grpo-{lr}-{seed}" / "summary.json").read_text())["warm_start"])
-        seconds = json.loads((run.parent / f"grpo-{lr}-{seed}" / "summary.json").read_text())["seconds"]["rl"]
+        rival = run.parent / f"grpo-{lr}-{seed}"
+        start, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
+        seconds = json.loads((rival / "seconds.json").read_text())
         sft.warm_start(start, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
         summary = {"seconds": {"rl": seconds}, "tokens": 0, "steps": 0, "updates": 0}
     else:
         if not (run / "summary.json").exists():
             algo, flags, _ = METHODS.get(method, ("sft", [], ()))
             rate = ["--lr", lr, "--steps", "1000000", "--token-budget", str(plan["tokens"])] if algo != "sft" else []
-            train.main(["--resume", str(run)] if (run / "config.json").exists() else
+            train.main(["--resume", str(run)] if resumed else
                        ["--algo", algo, "--task", "countdown", "--out", str(run), *common, *flags, *rate])
+            if not resumed:  # one thread: the processor's own time, whatever else the machine had to do
+                (run / "seconds.json").write_text(json.dumps(time.process_time() - started))
         start, task, _ = checkpoint.load_run(run)
         summary = json.loads((run / "summary.json").read_text())
+        if (run / "seconds.json").exists():
+            summary["seconds"]["rl"] = json.loads((run / "seconds.json").read_text())
     problems = evaluate.fixed_problems(task, split, plan["problems"])
     result = evaluate.evaluate(start, task, problems, 16 if split == "test" else 8)
     result |= {"seconds": summary["seconds"]["rl"], **{name: summary[name] for name in ("tokens", "steps", "updates")}}

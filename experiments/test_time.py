@@ -1,6 +1,6 @@
 """Thinking longer at test time: what does each token buy, for each way of searching?
 
-    python experiments/test_time.py            about 75 minutes on 2 cores; stop and start it as you like, it goes on cell by cell
+    python experiments/test_time.py            about an hour on 2 cores; stop and start it as you like, it goes on cell by cell
     python experiments/test_time.py --quick    3 minutes: small judges, 40 problems, only to see that it works
 
 The claims to be examined: searching with a judge beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 PLAIN = ["--eval-every", "0", "--test-problems", "1"]
 POLICIES = {  # name: (flags of train.py, judges that are trained for it)
     "warm": (["--algo", "sft", "--task", "countdown"], ("orm", "prm", "critic")),
-    "grpo": (["--algo", "grpo", "--task", "countdown"], ("orm", "prm", "critic")),
+    "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "100"], ("orm", "prm", "critic")),
     "squaring": (["--algo", "sft", "--task", "iterated_squaring"], ("orm", "prm", "critic")),
 }
 JUDGES = {"orm": ["--algo", "orm", "--steps", "100"], "prm": ["--algo", "prm", "--steps", "100"],
@@ -52,7 +52,7 @@ SQUARING = {label: spec for label, spec in COUNTDOWN.items() if "rule" not in la
 }
 METHODS = {"warm": COUNTDOWN, "grpo": COUNTDOWN, "squaring": SQUARING}
 FULL = {"folder": "runs/test-time", "problems": 200, "policies": ("warm", "squaring", "grpo"), "flags": [],
-        "budgets": {"warm": (64, 128, 256, 512, 1024), "grpo": (64, 128, 256, 512, 1024), "squaring": (16, 32, 64, 128, 256)}}
+        "budgets": {"warm": (64, 128, 256, 512), "grpo": (64, 128, 256, 512), "squaring": (16, 32, 64, 128)}}
 QUICK = {"folder": "runs/test-time-quick", "problems": 40, "policies": ("warm",), "budgets": {"warm": (128,)},
          "flags": ["--sft-steps", "150", "--steps", "8"]}
 

@@ -384,12 +384,13 @@ def test_the_metrics_say_what_the_critic_thinks_first_and_last():
 
 
 def test_the_critic_is_judged_by_what_came_at_any_lambda():
-    """It says 1 after token 3 and 0 after token 2, and so it comes: everything is explained."""
+    """What came is 1, 1 and 0, 0; it said 1/2, 0 and 0, 1/2, and is wrong by 1/2, 1, 0, -1/2: variance 5/16, of 1/4. At lambda 0
+    what it is taught next is something else: 0, 1 and 1/2, 0."""
     for lam in (0.0, 0.95, 1.0):
         algorithm = make(Table(torch.zeros(4, 4)), lam=lam)
-        algorithm.critic.head.weight.data[0, 3] = 1.0
-        metrics = algorithm.update(written(algorithm.policy, [[2, 0], [3, 3, 0]]), torch.tensor([0.0, 1]))
-        assert metrics["explained_variance"] == pytest.approx(1)
+        algorithm.critic.head.weight.data[0, 2] = 0.5
+        metrics = algorithm.update(written(algorithm.policy, [[2, 3, 0], [3, 2, 0]]), torch.tensor([1.0, 0]))
+        assert metrics["explained_variance"] == pytest.approx(1 - 5 / 4)
 
 
 def test_a_restored_algorithm_makes_the_same_next_update():
