@@ -207,13 +207,14 @@ class PPO:
                         totals["loss"] += share * loss.detach()
                         totals["clip_fraction"] += of_all * stats["clip_fraction"]
                         if metrics["updates"] == 0:  # pi is still pi_old: what was sampled must be what is trained
-                            metrics["max_log_ratio"] = max(float(((logprobs - old) * m).abs().max()), metrics.get("max_log_ratio", 0.0))
+                            apart = ((logprobs.detach() - rollout.logprobs[part, :length]) * m).abs().max()
+                            metrics["max_log_ratio"] = max(float(apart), metrics.get("max_log_ratio", 0.0))
                 metrics["critic_grad_norm"] = self.critic_optimizer.step(max_norm=c.max_grad_norm)
                 if actor_learns:
                     metrics["grad_norm"] = self.actor_optimizer.step(max_norm=c.max_grad_norm)
                     metrics["updates"] += math.isfinite(metrics["grad_norm"])
         self.steps += 1
-        if c.kl_target:  # Ziegler et al., arXiv:1909.08593, equation 2.2: proportional control, in small steps
+        if c.kl_target and actor_learns:  # Ziegler et al., arXiv:1909.08593, equation 2.2: proportional control, in small steps
             per_completion = kl["k1"] * float(mask.sum()) / len(mask)
             self.beta *= 1 + 0.1 * min(max(per_completion / c.kl_target - 1, -0.2), 0.2)
         return metrics | {name: float(total) for name, total in totals.items()}

@@ -19,7 +19,8 @@ no baseline, no clip. What comes out as often as it goes in is confirmed, not on
 samples come from another run: distillation.
 
 What is simplified: no packing of several examples into a row, no dropout, no weight decay. STaR begins each round anew from the first
-model and explains its mistakes with a hint; here it goes on from where it is, without hints.
+model and explains its mistakes with a hint; here it goes on from where it is, without hints. It imitates at temperature 1 whatever
+was sampled, at any temperature.
 Source: the cold start of DeepSeek-R1 (arXiv:2501.12948, section 2.3.1); rate schedule: arXiv:2405.18392.
 """
 import hashlib
