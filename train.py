@@ -21,6 +21,7 @@ A run folder holds config.json, metrics.jsonl (one line a step), samples.txt (wh
 checkpoint.pt, summary.json and, where matplotlib is installed, curves.png.
 """
 import json
+import math
 import pathlib
 import random
 import signal
@@ -75,6 +76,9 @@ class Config:
     test_samples: int = setting(16, "samples per test problem", low=16, high=10**5)
     checkpoint_every: int = setting(20, "steps between checkpoints", low=1, high=10**7)
     baselines: bool = setting(False, "also train the warm start on for as long as RL took (doubles the time)")
+
+
+BAD_STEPS = 5  # so many steps in a row without a finite gradient, and the run stops
 
 
 # -------------------------------------------------------------------------------------------------- the command line
@@ -198,7 +202,7 @@ class Run:
         self.max_new_tokens = configs["algorithm"].max_new_tokens
         self.device = loop.device = pick_device(loop.device)  # kept in config.json: a run goes on where it began
         self.policy = new_model(task, loop, check_sizes(task, loop, self.max_new_tokens), self.device)
-        self.step, self.tokens, self.updates = 0, 0, 0
+        self.step, self.tokens, self.updates, self.skipped = 0, 0, 0, 0
         self.seconds = {"warm_start": 0.0, "rl": 0.0, "evaluation": 0.0}
         self.before = None
         self.stop_asked = False
@@ -222,7 +226,7 @@ class Run:
     # ---- files
 
     def save(self):
-        state = {"step": self.step, "tokens": self.tokens, "updates": self.updates, "seconds": self.seconds,
+        state = {"step": self.step, "tokens": self.tokens, "updates": self.updates, "skipped": self.skipped, "seconds": self.seconds,
                  "before": self.before, "warm_start": self.warm_start, "rng": self.rng.getstate(),
                  "generator": self.generator.get_state(), "torch_rng": torch.get_rng_state()}
         more = {"algorithm": self.algorithm.state_dict()} if self.algo in ALGORITHMS else {}
@@ -238,7 +242,7 @@ class Run:
         self.start_algorithm()
         if self.algo in ALGORITHMS:
             self.algorithm.load_state_dict(content["algorithm"])
-        for name in ("step", "tokens", "updates", "seconds", "before", "warm_start"):
+        for name in ("step", "tokens", "updates", "skipped", "seconds", "before", "warm_start"):
             setattr(self, name, state[name])
         version, internal, gauss = state["rng"]
         self.rng.setstate((version, tuple(internal), gauss))
@@ -292,9 +296,19 @@ class Run:
     def train(self):
         """Steps until `steps` or the token budget is reached. -> False if it was interrupted (and saved)."""
         bar = tqdm(total=self.loop.steps, initial=self.step, desc=self.algo, unit="step", dynamic_ncols=True)
-        first = self.step
+        first, bad, history, warned = self.step, 0, [], set()
         while self.step < self.loop.steps and not 0 < self.loop.token_budget <= self.tokens:
             line = self.train_step()
+            bad = bad + 1 if line["skipped"] > self.skipped else 0
+            self.skipped = line["skipped"]
+            if bad == BAD_STEPS:
+                raise InputError(f"the gradients of {bad} steps in a row were not finite, up to step {self.step}: try a lower --lr, a lower "
+                                 f"--max-grad-norm or --dtype float32; the last checkpoint is in {self.folder}")
+            history.append(line)
+            for warning in collapse(history):
+                if warning not in warned:
+                    tqdm.write(f"step {self.step}: {warning}")
+                    warned.add(warning)
             if self.loop.eval_every and self.step % self.loop.eval_every == 0:
                 result = self.measure("val", self.loop.eval_problems, 8)
                 line |= {f"val_{name}": value for name, value in result.items() if not name.endswith("_se")}
@@ -336,6 +350,8 @@ class Run:
             tqdm.write(f"stored against recomputed log-probs before the first update: largest difference {worst:.1e}")
             started += time.time() - paused  # a check, not a part of the step
         metrics = self.algorithm.update(rollout, rewards)
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]  # such a step has been skipped (model.py)
+        metrics |= dict.fromkeys(broken)                                                # JSON knows no nan
         seconds = time.time() - started
         self.step += 1
         self.tokens += rollout.sampled_tokens + rollout.discarded
@@ -349,7 +365,7 @@ class Run:
                 **by_chain(judged),
                 # -log pi of what was sampled is an unbiased estimate of the policy's entropy, and costs nothing.
                 "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), **metrics,
-                "updates": self.updates, "tokens": self.tokens, "tokens_per_second": (rollout.sampled_tokens + rollout.discarded) / seconds,
+                "updates": self.updates, "skipped": self.skipped + bool(broken), "tokens": self.tokens, "tokens_per_second": (rollout.sampled_tokens + rollout.discarded) / seconds,
                 "seconds": seconds}
 
     # ---- the end
@@ -380,6 +396,24 @@ class Run:
         warm_start(model, self.task, self.configs["sft"], f"{self.loop.seed} more", seconds=self.seconds["rl"])
         return evaluate(model, self.task, fixed_problems(self.task, "test", self.loop.test_problems), self.loop.test_samples,
                         (1, 8), self.max_new_tokens)
+
+
+def collapse(history, width=5):
+    """Has the policy fallen apart? Lines of metrics, one a step -> list of warnings, each the means of `width` steps apart.
+
+    >>> collapse([{"accuracy": 0.3, "reward": 0.3, "entropy": 0.2}] * 5 + [{"accuracy": 0.0, "reward": 0.0, "entropy": 0.2}] * 5)
+    ['the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and lower --lr']
+    """
+    if len(history) < 2 * width:
+        return []
+    mean = lambda name, lines: sum(line[name] for line in lines) / width
+    early, late, warnings = history[:width], history[-width:], []
+    if mean("reward", late) < 0.2 * max(mean("reward", history[i:i + width]) for i in range(0, len(history) - width + 1, width)):
+        warnings.append("the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and lower --lr")
+    if mean("entropy", late) < 0.05 * mean("entropy", early) and mean("accuracy", late) < 0.9:
+        warnings.append("the entropy is gone: all samples of a problem are alike, and nothing can be learned from them; lower --lr, or "
+                        "add --entropy-bonus")
+    return warnings
 
 
 def expected_memory(run):
@@ -470,5 +504,10 @@ if __name__ == "__main__":
         main()
     except InputError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in ("out of memory", "can't allocate memory")):
+            raise
+        sys.exit(print("error: not enough memory: lower --prompts, --group-size, --max-new-tokens or --micro-batch (and --sft-micro-batch); "
+                       "a run goes on from its last checkpoint with --resume", file=sys.stderr) or 2)
     except KeyboardInterrupt:  # outside of the loop of steps: a warm start or an evaluation begins again
         sys.exit(print("\nstopped; python train.py --resume RUN goes on from the run's last checkpoint", file=sys.stderr) or 130)

@@ -14,7 +14,7 @@ orm: arXiv:2110.14168. rm: Bradley and Terry 1952, as in arXiv:2203.02155.
 
 The recipe:
   1. sample solutions from the frozen policy, which stays as it is (`collect`); the rule marks them; prm: label their steps;
-  2. one step of the judge on the loss above (`update`).
+  2. a few steps of the judge on the loss above (`update`).
 
     python train.py --algo orm --task countdown --init runs/grpo-countdown-0 --out runs/orm
     python verifier.py runs/orm          how often is it right? beside what the solution says of itself
@@ -22,6 +22,7 @@ The recipe:
 What is simplified: fresh samples in every step, so nothing can be overfitted; the judge starts from the policy it judges. A prm label is
 about the policy that made it: a better one might still save a step that is hopeless for this one.
 """
+import math
 import sys
 from dataclasses import dataclass
 
@@ -43,14 +44,15 @@ class VerifierConfig(SamplingConfig):
     kind: str = setting("orm", "what is judged, see verifier.py", choices=("orm", "prm", "rm"))
     group_size: int = setting(4, "samples per problem", low=2, high=65536)
     temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
-    rollouts: int = setting(4, "prm: Monte-Carlo rollouts for the label of a step", low=1, high=10**4)
+    rollouts: int = setting(2, "prm: Monte-Carlo rollouts for the label of a step", low=1, high=10**4)
     labels: str = setting("soft", "prm: the share of rollouts that end right, or whether any does", choices=("soft", "hard"))
     lr: float = setting(1e-3, "AdamW's rate", low=0.0, high=1.0)
+    epochs: int = setting(4, "passes over each batch, an optimizer step each: labels cost more than steps", low=1, high=1000)
     micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
-TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 16} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
+TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 32} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
 
 
 def step_ends(rollout, task):
@@ -170,26 +172,31 @@ class Verifier:
         metrics = {"updates": 0, "judged": len(chosen) if c.kind == "rm" else int(ends.sum())}
         if metrics["judged"] == 0:
             return metrics  # no pair to compare
-        self.optimizer.zero_grad()
-        total, final = 0.0, torch.zeros(len(ends), device=device)
+        final = torch.zeros(len(ends), device=device)  # the raw head at the end of each solution
         # rm: a pair must share a micro-batch. The others go by length.
-        parts = ([(torch.cat((w, l)), len(w)) for w, l in zip(chosen.split(c.micro_batch // 2 or 1), rejected.split(c.micro_batch // 2 or 1))]
-                 if c.kind == "rm" else [(rows, 0) for rows, _ in micro_batches(ends, c.micro_batch)])
-        for rows, n in parts:
-            length = int(rollout.lengths[rows].max())
-            scores = self.judge(rollout.tokens[rows, :length])
-            share = n / len(chosen) if n else int(ends[rows].sum()) / int(ends.sum())
-            index = torch.arange(len(rows), device=device)
-            loss = judge_loss(c.kind, scores, ends[rows, :length], labels[rows, :length], index[:n], index[n:]) * share
-            loss.backward()
-            total += float(loss.detach())
-            final[rows] = (scores * last[rows, :length]).sum(1).detach()
-        metrics["grad_norm"] = self.optimizer.step(max_norm=c.max_grad_norm)
-        metrics["updates"] = 1
+        half = max(1, c.micro_batch // 2)
+        parts = ([(torch.cat(pair), len(pair[0])) for pair in zip(chosen.split(half), rejected.split(half))] if c.kind == "rm"
+                 else [(rows, 0) for rows, _ in micro_batches(ends, c.micro_batch)])
+        for epoch in range(c.epochs):
+            self.optimizer.zero_grad()
+            total = 0.0
+            for rows, n in parts:
+                length = int(rollout.lengths[rows].max())
+                scores = self.judge(rollout.tokens[rows, :length])
+                share = n / len(chosen) if n else int(ends[rows].sum()) / metrics["judged"]
+                index = torch.arange(len(rows), device=device)
+                loss = share * judge_loss(c.kind, scores, ends[rows, :length], labels[rows, :length], index[:n], index[n:])
+                loss.backward()
+                total += float(loss.detach())
+                if epoch == 0:  # before the judge has seen this batch: an honest look
+                    final[rows] = (scores * last[rows, :length]).sum(1).detach()
+            metrics["loss"] = metrics.get("loss", total)
+            metrics["grad_norm"] = self.optimizer.step(max_norm=c.max_grad_norm)
+            metrics["updates"] += math.isfinite(metrics["grad_norm"])
         seen = torch.cat((chosen, rejected)) if c.kind == "rm" else torch.arange(len(ends), device=device)
         if 0 < int(right[seen].sum()) < len(seen):
             metrics["judge_auc"] = auc(final[seen], right[seen])
-        return metrics | {"loss": total}
+        return metrics
 
     def state_dict(self):
         return {"optimizer": self.optimizer.state_dict(), "judge": self.judge.state_dict()}

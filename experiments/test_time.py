@@ -5,7 +5,7 @@
 
 The claims to be examined: searching with a judge beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
 arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after GRPO, and
-the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges: orm, prm (soft labels, 4 rollouts) and
+the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges: orm, prm (soft labels, 2 rollouts) and
 the critic of PPO, trained alone with the policy held fixed. 200 test problems; the tokens are those that were really sampled.
 
 Two cells run at a time, with one thread each. Results: runs/test-time/, docs/test_time.md, docs/test_time.json, docs/test_time.png.
@@ -24,9 +24,9 @@ PLAIN = ["--eval-every", "0", "--test-problems", "1"]
 POLICIES = {  # name: (flags of train.py, judges that are trained for it)
     "warm": (["--algo", "sft", "--task", "countdown"], ("orm", "prm", "critic")),
     "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "100"], ("orm", "prm", "critic")),
-    "squaring": (["--algo", "sft", "--task", "iterated_squaring"], ("orm", "prm", "critic")),
+    "squaring": (["--algo", "sft", "--task", "iterated_squaring"], ("orm", "prm")),
 }
-JUDGES = {"orm": ["--algo", "orm", "--steps", "100"], "prm": ["--algo", "prm", "--steps", "100"],
+JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "60"],
           "critic": ["--algo", "ppo", "--critic-warmup", "60", "--steps", "60", "--prompts", "256"]}
 # label: (method, judge, settings of search.py)
 COUNTDOWN = {
@@ -48,7 +48,6 @@ COUNTDOWN = {
 }
 SQUARING = {label: spec for label, spec in COUNTDOWN.items() if "rule" not in label and label != "budget forcing"} | {
     "majority vote, weighted by orm": ("majority_vote", "orm", {"score": "judge", "weighted": True}),
-    "mcts, critic": ("mcts", "critic", {"score": "judge"}),
 }
 METHODS = {"warm": COUNTDOWN, "grpo": COUNTDOWN, "squaring": SQUARING}
 FULL = {"folder": "runs/test-time", "problems": 200, "policies": ("warm", "squaring", "grpo"), "flags": [],

@@ -6,6 +6,8 @@ import torch.nn as nn
 
 from model import GPT, GPTConfig
 from sample import Rollout, score
+from tasks import Problem, Task
+from tasks.tokenizer import Tokenizer
 
 EOS = 1
 
@@ -54,3 +56,39 @@ def written(model, rows, prompt_length=1):
     mask = (place >= prompt_length) & (place < lengths[:, None])
     logprobs = score(model, tokens)[0].detach() * mask
     return Rollout(tokens, torch.full_like(lengths, prompt_length), lengths, mask, logprobs, torch.tensor([EOS in r for r in rows]))
+
+
+class Sums(Task):
+    """Write ones and twos, a step each, that add up to the answer: "1, 2" is right for 3. `coins` succeeds with a known chance."""
+    name, step_token, min_new_tokens, max_new_tokens, checkable = "sums", ", ", 4, 8, True
+    tokenizer = Tokenizer("sums", ["Go", "</think>", ", ", "1", "2", "3", "4", "12"])
+
+    def problem(self, answer):
+        return Problem(f"{answer}Go", answer, ("sums", answer))
+
+    def verify(self, problem, completion):
+        return self.canonical_answer(completion) == problem.answer
+
+    def canonical_answer(self, completion):
+        numbers = completion.split("</think>")[-1].split(", ")
+        return sum(map(int, numbers)) if all(map(str.isdigit, numbers)) else None
+
+
+GO, THINK_END, COMMA, ONE, TWO, THREE, FOUR, TWELVE = range(2, 10)  # the ids of Sums
+
+
+def writes(**following):
+    """A Bigram over the tokens of Sums: writes(GO={ONE: 0.5, TWO: 0.5}) has probability 1/2 for "1" and for "2" after "Go".
+    After a token that is not named comes EOS."""
+    table = torch.full((10, 10), -1000.0)
+    for token, name in enumerate("pad EOS GO THINK_END COMMA ONE TWO THREE FOUR TWELVE".split()):
+        for after, p in following.get(name, {EOS: 1.0}).items():
+            table[token, after] = torch.tensor(p).log()
+    return Bigram(table)
+
+
+def coins():
+    """Tosses one coin for "1" or "2", another one for ", " or the end. With r still to come the chance to end right is
+    V(1) = 1/4 (the 1, the end); V(2) = 1/4 + V(1)/4 = 5/16 (2, end; or 1, comma, V(1)); V(3) = V(2)/4 + V(1)/4 = 9/64."""
+    toss = {ONE: 0.5, TWO: 0.5}
+    return writes(GO=toss, COMMA=toss, ONE={COMMA: 0.5, EOS: 0.5}, TWO={COMMA: 0.5, EOS: 0.5})

@@ -1,0 +1,365 @@
+"""Learned judges: labels against a policy whose chances are known, losses by hand, and a policy that stays as it is."""
+import copy
+import math
+import random
+
+import pytest
+import torch
+
+import checkpoint
+import tasks
+import verifier
+from config import InputError
+from model import GPT, GPTConfig, ScalarModel
+from sample import generate
+from toys import COMMA, EOS, GO, ONE, TWO, Sums, coins, tiny_gpt, writes
+from verifier import Verifier, VerifierConfig, auc, judge_loss, label_steps, rank_correlation, rollout_values, scores_at, step_ends
+
+TASK = Sums()
+PROBLEM = TASK.problem(3)
+PROMPT = TASK.tokenizer.encode(PROBLEM.prompt)  # two tokens: 3, Go
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def wrote(*rows, limit=9):
+    """A rollout of just these completions, lists of ids, for the answer 3. What does not end in EOS was cut off."""
+    lengths, T = torch.tensor([2 + len(row) for row in rows]), 2 + max(map(len, rows))
+    tokens, place = torch.tensor([PROMPT + row + [0] * (T - 2 - len(row)) for row in rows]), torch.arange(T)
+    rollout = generate(coins(), [PROMPT], 1)
+    rollout.tokens, rollout.prompt_lengths, rollout.lengths = tokens, torch.full_like(lengths, 2), lengths
+    rollout.mask = (place >= 2) & (place < lengths[:, None])
+    rollout.finished, rollout.problems = torch.tensor([row[-1] == EOS for row in rows]), [PROBLEM] * len(rows)
+    return rollout
+
+
+# ---- steps
+
+def test_a_step_ends_at_its_token_and_a_row_at_its_last_one():
+    """Whether it ended by itself or not; a row that was cut off right behind a step has no further end."""
+    ends = step_ends(wrote([ONE, COMMA, TWO, EOS], [ONE, TWO], [ONE, COMMA]), TASK)
+    assert ends.nonzero().tolist() == [[0, 3], [0, 5], [1, 3], [2, 3]]
+
+
+def test_a_comma_in_the_prompt_or_behind_the_end_ends_no_step():
+    rollout = wrote([ONE, COMMA, TWO, EOS], [ONE, EOS])
+    rollout.tokens[:, 0] = rollout.tokens[1, 4:] = COMMA
+    assert step_ends(rollout, TASK).nonzero().tolist() == [[0, 3], [0, 5], [1, 3]]
+
+
+# ---- Monte-Carlo labels
+
+def test_labels_estimate_the_chance_to_end_right():
+    """toys.coins: after "1, " two are left, V(2) = 5/16; after "2, " V(1) = 1/4; after "2, 2, " all is lost."""
+    rollout = wrote([ONE, COMMA, TWO, EOS], [TWO, COMMA, TWO, COMMA, ONE, EOS])
+    ends, right, _ = label_steps(coins(), TASK, rollout, 4000, 9, generator=seeded())
+    assert ends.nonzero().tolist() == [[0, 3], [0, 5], [1, 3], [1, 5], [1, 7]] and right.shape == (5, 4000)
+    assert right.float().mean(1).tolist() == [pytest.approx(5 / 16, abs=0.03), 1, pytest.approx(1 / 4, abs=0.03), 0, 0]
+
+
+def test_at_the_end_the_label_is_the_rules():
+    """Right, wrong, and right but cut off, which is wrong: nothing is left to chance, and nothing is sampled."""
+    rollout = wrote([ONE, TWO, EOS], [THREE := 7, EOS], [THREE])
+    _, right, spent = label_steps(coins(), TASK, rollout, 5, 9, generator=seeded())
+    assert right.tolist() == [[False] * 5, [True] * 5, [False] * 5] and spent == 0
+
+
+def test_the_limit_counts_from_where_the_solution_began():
+    """The way from "1, " to "1, 2 EOS" is two tokens: with 4 in all it can be gone, with 3 it cannot."""
+    policy, rollout = writes(COMMA={TWO: 1.0}), wrote([ONE, COMMA, ONE, EOS])
+    assert [bool(label_steps(policy, TASK, rollout, 1, limit)[1][0]) for limit in (3, 4)] == [False, True]
+
+
+def test_the_tokens_of_the_rollouts_are_counted():
+    """From "1, " each of the 7 rollouts writes two tokens; from the end there is nothing to write."""
+    policy, rollout = writes(COMMA={TWO: 1.0}), wrote([ONE, COMMA, ONE, EOS], [ONE, EOS])
+    assert label_steps(policy, TASK, rollout, 7, 9)[2] == 7 * 2
+
+
+def test_no_rollout_is_longer_than_its_limit_and_none_begins_where_there_is_no_room():
+    rows = [PROMPT, PROMPT + [ONE, COMMA], PROMPT + [TWO]]
+    policy = writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={ONE: 1.0}, TWO={COMMA: 1.0})  # never ends
+    right, spent, rollout, open_rows = rollout_values(policy, TASK, rows, [PROBLEM] * 3, [5, 0, 2], 3)
+    assert open_rows == [0, 2] and rollout.lengths.tolist() == [7] * 3 + [5] * 3 and spent == 3 * 5 + 3 * 2
+    assert right.tolist() == [[False] * 3] * 3
+    assert rollout_values(policy, TASK, rows, [PROBLEM] * 3, [0] * 3, 4)[1:] == (0, None, [])
+
+
+def test_a_rollout_is_judged_together_with_what_was_there_before():
+    """2 and 1 make 3; what was written from here on, the 1 alone, would be wrong."""
+    right, *_ = rollout_values(writes(COMMA={ONE: 1.0}), TASK, [PROMPT + [TWO, COMMA]], [PROBLEM], [4], 2)
+    assert right.all()
+
+
+def test_rollouts_are_of_ids_and_never_of_text():
+    """Trap 32: "1" and "2" in two tokens, each continued as such, and right for 12."""
+    problem = TASK.problem(12)
+    start = TASK.tokenizer.encode(problem.prompt) + [ONE, TWO]
+    right, _, rollout, _ = rollout_values(writes(), TASK, [start], [problem], [3], 2)
+    assert right.all() and rollout.tokens.tolist() == [start + [EOS]] * 2
+
+
+# ---- the losses
+
+SCORES = torch.tensor([[9.0, 0.0, math.log(3)], [9.0, -math.log(3), 9.0]])
+ENDS = torch.tensor([[False, True, True], [False, True, False]])
+
+
+def test_prm_is_cross_entropy_at_the_end_of_every_step():
+    """sigmoid: 1/2, 3/4 and 1/4; labels 1/2, 1 and 0. What stands elsewhere is not judged."""
+    labels = torch.tensor([[9.0, 0.5, 1.0], [9.0, 0.0, 9.0]])
+    expected = (math.log(2) - math.log(3 / 4) - math.log(3 / 4)) / 3
+    assert judge_loss("prm", SCORES, ENDS, labels).item() == pytest.approx(expected)
+
+
+def test_orm_is_cross_entropy_at_the_end_of_the_row():
+    """3/4 for what is wrong, 1/4 for what is right: ln 4 both."""
+    ends = torch.tensor([[False, False, True], [False, True, False]])
+    assert judge_loss("orm", SCORES, ends, torch.tensor([[9.0, 9, 0], [9, 1, 9]])).item() == pytest.approx(math.log(4))
+
+
+def test_rm_is_bradley_terry_on_the_last_tokens():
+    """The scores are ln 3 and -ln 3: the better one wins with 9 to 1."""
+    ends = torch.tensor([[False, False, True], [False, True, False]])
+    first, second = torch.tensor([0]), torch.tensor([1])
+    assert judge_loss("rm", SCORES, ends, None, first, second).item() == pytest.approx(-math.log(9 / 10))
+    assert judge_loss("rm", SCORES, ends, None, second, first).item() == pytest.approx(-math.log(1 / 10))
+
+
+# ---- how good is it?
+
+def test_auc_counts_the_pairs_in_the_right_order():
+    """By enumeration, with many ties: each counts half."""
+    rng = random.Random(0)
+    for _ in range(50):
+        scores, right = [rng.randint(0, 3) / 2 for _ in range(9)], [rng.random() < 0.4 for _ in range(8)] + [True]
+        right[0] = False
+        pairs = [(a > b) + 0.5 * (a == b) for a, x in zip(scores, right) if x for b, y in zip(scores, right) if not y]
+        assert auc(torch.tensor(scores), torch.tensor(right)) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_auc_of_one_kind_alone_is_not_a_number():
+    assert math.isnan(auc(torch.tensor([1.0, 2.0]), torch.tensor([True, True])))
+
+
+def test_rank_correlation_sees_the_order_alone():
+    x = torch.tensor([0.1, 0.2, 0.3, 5.0])
+    assert rank_correlation(x, x.exp()) == pytest.approx(1) and rank_correlation(x, -x ** 3) == pytest.approx(-1)
+    assert rank_correlation(x, torch.tensor([2.0, 1, 4, 3])) == pytest.approx(1 - 6 * 4 / (4 * 15))  # 1 - 6 sum d^2 / (n (n^2 - 1))
+
+
+def test_equal_values_share_their_mean_rank():
+    """Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5."""
+    rho = rank_correlation(torch.tensor([1.0, 7, 7, 9]), torch.tensor([1.0, 2, 3, 4]))
+    assert rho == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+
+
+# ---- asking a judge
+
+def opinionated(trunk):
+    judge = ScalarModel(trunk)
+    torch.nn.init.normal_(judge.head.weight, generator=seeded(1))
+    return judge.requires_grad_(False)
+
+
+ROWS = [[2, 3, 4, 5], [6], [7, 8, 9, 2, 3, 4, 5], [3, 3], [5, 4], [9, 9, 9, 9]]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 256])
+def test_a_row_is_judged_as_if_it_were_alone(batch):
+    """Trap 5: in any order, beside rows of any length; at its last token, if nothing else is asked for."""
+    judge = opinionated(tiny_gpt())
+    alone = [judge(torch.tensor([row]))[0, -1:] for row in ROWS]
+    for order in (range(6), [3, 0, 5, 2, 1, 4]):
+        for i, found in zip(order, scores_at(judge, [ROWS[i] for i in order], batch=batch)):
+            torch.testing.assert_close(found, alone[i], atol=1e-5, rtol=0)
+
+
+def test_a_row_is_judged_at_the_places_that_were_named():
+    judge, places = opinionated(tiny_gpt()), [[0, 3], [0], [6, 2], [1], [0, 1], [2]]
+    for row, at, found in zip(ROWS, places, scores_at(judge, ROWS, places, batch=2)):
+        torch.testing.assert_close(found, judge(torch.tensor([row]))[0, at], atol=1e-5, rtol=0)
+
+
+# ---- training one
+
+class OneIsRight(Sums):
+    """The rule accepts what begins with "1". Half of what `opener` writes does."""
+
+    def verify(self, problem, completion):
+        return completion.startswith("1")
+
+
+def policy():
+    """A GPT that can be read by a judge; what it writes is random."""
+    torch.manual_seed(0)
+    return GPT(GPTConfig(10, 24, n_layer=1, n_head=2, n_embd=32))
+
+
+class Opener(GPT):
+    """Samples like a Bigram: first 1 or 2, then mostly the end; the judge still gets a GPT."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(GPTConfig(10, 24, n_layer=1, n_head=2, n_embd=32))
+        toss = {COMMA: 0.4, EOS: 0.6}
+        self.habit = writes(GO={ONE: 0.5, TWO: 0.5}, ONE=toss, TWO=toss, COMMA={ONE: 0.5, TWO: 0.5})
+
+    def prefill(self, tokens, lengths, cache):
+        return self.habit.prefill(tokens, lengths, cache)
+
+    def decode(self, tokens, positions, cache, bound):
+        return self.habit.decode(tokens, positions, cache, bound)
+
+
+def trainer(kind="orm", seed=0, **more):
+    return Verifier(Opener(), OneIsRight(), VerifierConfig(kind=kind, **{"group_size": 4, "rollouts": 2} | more), seeded(seed))
+
+
+def step(learner, problems=8):
+    rollout = learner.collect([PROBLEM] * problems)
+    return rollout, learner.update(rollout, rollout.right(learner.task).float())
+
+
+@pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
+def test_the_policy_is_never_changed(kind):
+    learner = trainer(kind, lr=0.1)
+    weights, head = copy.deepcopy(learner.policy.state_dict()), copy.deepcopy(learner.judge.state_dict())
+    for _ in range(3):
+        assert step(learner)[1]["updates"] == 1
+    assert all(torch.equal(w, weights[name]) for name, w in learner.policy.state_dict().items())
+    assert any(not torch.equal(w, head[name]) for name, w in learner.judge.state_dict().items())
+    assert all(p.grad is None for p in learner.policy.parameters())
+
+
+@pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
+def test_the_size_of_a_micro_batch_changes_nothing(kind):
+    """Trap: a mean of means would weigh short micro-batches, or those with few steps, too much."""
+    found = []
+    for size in (1, 3, 5, 1000):
+        learner = trainer(kind, micro_batch=size, lr=0.0)
+        torch.nn.init.normal_(learner.judge.head.weight, generator=seeded(1))
+        _, metrics = step(learner)
+        found.append(([p.grad for p in learner.judge.parameters()], metrics))
+    for grads, metrics in found[1:]:
+        assert metrics == pytest.approx(found[0][1], abs=1e-5)
+        for a, b in zip(grads, found[0][0]):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
+def test_the_loss_of_a_step_is_that_of_the_whole_batch_at_once(kind):
+    """And a judge without an opinion is undecided: ln 2 in all three."""
+    learner = trainer(kind)
+    assert step(learner)[1]["loss"] == pytest.approx(math.log(2))
+    torch.nn.init.normal_(learner.judge.head.weight, generator=seeded(1))
+    rollout = learner.collect([PROBLEM] * 8)
+    scores = learner.judge(rollout.tokens).detach()
+    last = torch.arange(rollout.tokens.shape[1]) == rollout.lengths[:, None] - 1
+    right = rollout.right(learner.task).float()
+    ends = step_ends(rollout, learner.task) if kind == "prm" else last
+    labels = torch.zeros(ends.shape)
+    labels[ends] = learner.labels if kind == "prm" else right
+    chosen, rejected = verifier.pairs(right, 4)
+    expected = judge_loss(kind, scores, ends, labels, chosen, rejected).item()
+    metrics = learner.update(rollout, right)
+    assert metrics["loss"] == pytest.approx(expected, abs=1e-5)
+    assert metrics["judged"] == (len(chosen) if kind == "rm" else ends.sum())
+
+
+def test_prm_labels_are_soft_or_hard():
+    """The share of the rollouts that is right, or whether any is. They are paid for, beside the rollout itself."""
+    class Luck(Sums):
+        def verify(self, problem, completion):
+            return completion.endswith("1")
+    soft, hard = (Verifier(Opener(), Luck(), VerifierConfig(kind="prm", group_size=4, rollouts=4, labels=labels), seeded())
+                  for labels in ("soft", "hard"))
+    for learner in (soft, hard):
+        rollout = learner.collect([PROBLEM] * 8)
+        assert rollout.discarded > 0 and len(learner.labels) == step_ends(rollout, TASK).sum()
+    assert set(soft.labels.tolist()) == {0, 0.25, 0.5, 0.75, 1} and torch.equal(hard.labels, (soft.labels > 0).float())
+
+
+def test_orm_and_rm_pay_for_their_samples_alone():
+    assert [trainer(kind).collect([PROBLEM]).discarded for kind in ("orm", "rm")] == [0, 0]
+
+
+def test_pairs_that_agree_teach_nothing():
+    """All rows of every group are as good as each other: no pair, no step, no weight that moves."""
+    learner = trainer("rm", lr=0.1)
+    before = copy.deepcopy(learner.judge.state_dict())
+    rollout = learner.collect([PROBLEM] * 4)
+    assert learner.update(rollout, torch.ones(16)) == {"updates": 0, "judged": 0}
+    assert all(torch.equal(w, before[name]) for name, w in learner.judge.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
+def test_a_judge_learns_to_tell_right_from_wrong(kind):
+    """What begins with 1 is right. A judge that reads another token than it is trained on never finds out."""
+    learner = trainer(kind, lr=0.01)
+    for _ in range(25):
+        step(learner)
+    rollout = learner.collect([PROBLEM] * 20)
+    rows = [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]
+    assert auc(torch.cat(scores_at(learner.judge, rows)), rollout.right(learner.task)) > 0.95
+
+
+def test_the_judged_steps_of_prm_learn_their_labels():
+    """Not only the last one: after "1, " the chance is 1, after "2, " it is 0."""
+    learner = trainer("prm", lr=0.01)
+    for _ in range(25):
+        step(learner)
+    good, bad = torch.cat(scores_at(learner.judge, [PROMPT + [ONE, COMMA], PROMPT + [TWO, COMMA]])).sigmoid().tolist()
+    assert good > 0.8 and bad < 0.2
+
+
+@pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
+def test_a_judge_that_was_stopped_goes_on_as_if_nothing_had_happened(kind):
+    straight, stopped = trainer(kind, lr=0.01), trainer(kind, lr=0.01)
+    rollouts = []
+    for _ in range(4):
+        rollout = straight.collect([PROBLEM] * 4)
+        rollouts.append((rollout, straight.labels))
+        straight.update(rollout, rollout.right(straight.task).float())
+    for i, (rollout, stopped.labels) in enumerate(rollouts):
+        if i == 2:
+            again = trainer(kind, seed=9, lr=0.01)
+            again.load_state_dict(copy.deepcopy(stopped.state_dict()))
+            stopped, stopped.labels = again, again.labels
+            stopped.labels = rollouts[i][1]
+        stopped.update(rollout, rollout.right(straight.task).float())
+    for a, b in zip(straight.judge.parameters(), stopped.judge.parameters()):
+        assert torch.equal(a, b)
+
+
+# ---- the command
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    task = tasks.load("countdown", numbers=2, attempts=1)
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(task.tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=32))
+    for name, state in (("orm", {"judge": ScalarModel(model).state_dict()}), ("ppo", {"critic": ScalarModel(model).state_dict()}),
+                        ("grpo", {})):
+        checkpoint.save(folder / f"{name}.pt", model, task, {"algo": name, "max_new_tokens": 12}, algorithm=state)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["orm", "ppo"])
+def test_a_judge_is_looked_at(runs, name, capsys):
+    verifier.main([f"{runs}/{name}.pt", "--problems", "10", "--samples", "2", "--device", "cpu"])
+    out = capsys.readouterr().out
+    assert "10 test problems, 2 samples each" in out and "AUC over all solutions" in out
+    assert ("value before the first token" in out) == (name == "ppo")
+
+
+@pytest.mark.parametrize("argv, word", [(["grpo.pt"], "no critic and no judge"), (["nowhere.pt"], "no such checkpoint"),
+                                        (["orm.pt", "--samples", "0"], "--samples"), (["orm.pt", "--device", "abacus"], "--device")],
+                         ids=str)
+def test_what_cannot_be_looked_at_is_refused_in_one_line(runs, argv, word):
+    with pytest.raises(InputError) as error:
+        verifier.main([f"{runs}/{argv[0]}", *argv[1:]])
+    assert "\n" not in str(error.value) and word in str(error.value)
