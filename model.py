@@ -146,27 +146,32 @@ class GPT(nn.Module):
             return self.logits(x[torch.arange(len(x), device=x.device), lengths - 1])
 
     def decode(self, tokens, positions, cache, bound):
-        """One step: tokens (B,) at positions (B,), one a row -> logits (B, V).
-
-        `bound` is a number the host knows, above every position: only that many keys are read. Keys beyond a row's own
-        position belong to its padding; they are masked. Shapes depend on B and `bound` alone, and nothing is asked of the
-        device: one step for each pair of them could be captured as a CUDA graph.
-        """
-        B = len(tokens)
-        rows = torch.arange(B, device=tokens.device)
-        turn = self.turn[positions][:, None, None]  # (B, 1, 1, D/2)
-        hidden = torch.arange(bound, device=tokens.device) > positions[:, None]  # (B, bound)
-        bias = torch.zeros(hidden.shape, device=tokens.device).masked_fill(hidden, float("-inf"))[:, None, None]
+        """One step: tokens (B,) at positions (B,), one a row -> logits (B, V). See `extend`."""
         with self.autocast():
-            x = self.embed(tokens)[:, None]
-            for i, block in enumerate(self.blocks):
-                def attend(q, k, v):
-                    keys, values = cache.keys[i], cache.values[i]
-                    keys[rows, :, positions], values[rows, :, positions] = k[:, :, 0].to(keys), v[:, :, 0].to(values)
-                    scores = q @ keys[:B, :, :bound].transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (B, H, 1, bound)
-                    return scores.softmax(-1).to(values) @ values[:B, :, :bound]
-                x = block(x, turn, attend)
-            return self.logits(self.norm(x))[:, 0]
+            return self.logits(self.extend(tokens[:, None], positions, cache, bound))[:, 0]
+
+    def extend(self, tokens, starts, cache, bound):
+        """Read on: tokens (B, S), padded on the right, follow what the cache holds of each row, starts (B,) positions -> (B, S, C).
+
+        `bound` is a number the host knows, above every position: only that many keys are read. Keys beyond a token's own
+        position belong to padding; they are masked. Shapes depend on B, S and `bound` alone, and nothing is asked of the
+        device: one step for each of them could be captured as a CUDA graph.
+        """
+        B, S = tokens.shape
+        rows = torch.arange(B, device=tokens.device)[:, None]
+        positions = starts[:, None] + torch.arange(S, device=tokens.device) if S > 1 else starts[:, None]  # (B, S)
+        turn = self.turn[positions.clamp(max=len(self.turn) - 1)][:, :, None]  # (B, S, 1, D/2); only padding can be beyond
+        hidden = torch.arange(bound, device=tokens.device) > positions[..., None]  # (B, S, bound)
+        bias = torch.zeros(hidden.shape, device=tokens.device).masked_fill(hidden, float("-inf"))[:, None]
+        x = self.embed(tokens)
+        for i, block in enumerate(self.blocks):
+            def attend(q, k, v):
+                keys, values = cache.keys[i], cache.values[i]
+                keys[rows, :, positions], values[rows, :, positions] = k.transpose(1, 2).to(keys), v.transpose(1, 2).to(values)
+                scores = q @ keys[:B, :, :bound].transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (B, H, S, bound)
+                return scores.softmax(-1).to(values) @ values[:B, :, :bound]
+            x = block(x, turn, attend)
+        return self.norm(x)
 
 
 class ScalarModel(nn.Module):

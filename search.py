@@ -29,7 +29,6 @@ advance together and each of them waits for its own leaf.
 import json
 import math
 import pathlib
-import random
 import re
 import sys
 import time
@@ -40,7 +39,8 @@ import torch
 import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
-from sample import Rollout, generate, score
+from sample import generate, last_values, score
+from tree import Tree, mcts
 from verifier import rollout_values, scores_at
 
 BATCH = 1024    # rows per call of the model
@@ -63,7 +63,8 @@ class Desk:
         [self.step_token], [self.end_of_thinking] = task.tokenizer.encode(task.step_token), task.tokenizer.encode("</think>")
         self.spent = [0] * len(problems)
         self.finished = {i: [] for i in range(len(problems))}  # whole solutions that rollouts came to: paid for, so why not look at them
-        self.calls = self.rows = 0  # of the model, to see how full its batches are
+        self.calls = self.rows = 0  # of the model
+        self.filled = []            # mcts: share of the trees that may advance together that really do, for each call
 
     def room(self, owner, row):
         """How many tokens a row may still get; 0 once it has ended."""
@@ -107,14 +108,20 @@ class Desk:
     def rule(self, owners, rows):
         return [float(self.right(o, row)) for o, row in zip(owners, rows)]
 
-    def learned(self, owners, rows):
-        """The learned judge, as a probability. --aggregate: at the last token, or the minimum or product over the steps."""
+    def learned(self, owners, rows, shared=None):
+        """The learned judge, as a probability. --aggregate: at the last token, or the minimum or product over the steps.
+
+        shared: for each row how many of its first tokens are also those of its neighbours; they are read only once.
+        """
+        squash = (lambda x: x.clamp(0, 1)) if self.judge.kind == "ppo" else torch.sigmoid
+        if shared and self.aggregate == "last":
+            return squash(last_values(self.judge, [row[:n] for row, n in zip(rows, shared)],
+                                      [row[n:] for row, n in zip(rows, shared)])).tolist()
         places = None
         if self.aggregate != "last":
             places = [[t for t in range(len(self.prompts[o]), len(row)) if row[t] == self.step_token or t == len(row) - 1] or [len(row) - 1]
                       for o, row in zip(owners, rows)]
         fold = {"last": lambda x: x[-1], "min": torch.min, "product": torch.prod}[self.aggregate]
-        squash = (lambda x: x.clamp(0, 1)) if self.judge.kind == "ppo" else torch.sigmoid
         return [float(fold(squash(x))) for x in scores_at(self.judge, rows, places)]
 
     def from_rollouts(self, owners, rows):
@@ -282,110 +289,11 @@ def beam_search(desk, n, value, judge, widths=halves):
 
 # ------------------------------------------------------------------------------------------ steps: a tree
 
-class Tree:
-    """A search tree in flat arrays. Node 0 is the root; the children of node j are first[j] ... first[j] + count[j] - 1."""
-
-    def __init__(self, root):
-        self.states, self.parents, self.priors = [root], [-1], [1.0]
-        self.first, self.count = [0], [-1]  # count -1: not expanded yet; 0: the end
-        self.visits, self.totals = [0], [0.0]
-        self.leaf_value = [0.0]             # what expand said about the state itself
-        self.hopes = [None]                 # what a child is worth before it is visited, if expand has said so
-
-    def value(self, j):
-        """Q: the mean of all that was found below node j."""
-        return self.totals[j] / self.visits[j] if self.visits[j] else 0.0
-
-    def add_children(self, j, actions, priors, hopes=None):
-        self.first[j], self.count[j] = len(self.states), len(actions)
-        self.hopes += hopes or [None] * len(actions)
-        for action, prior in zip(actions, priors):
-            self.states.append(self.states[j] + (action if isinstance(action, tuple) else (action,)))
-            for array, empty in ((self.parents, j), (self.priors, prior), (self.first, 0), (self.count, -1), (self.visits, 0),
-                                 (self.totals, 0.0), (self.leaf_value, 0.0)):
-                array.append(empty)
-
-    def children(self, j):
-        return range(self.first[j], self.first[j] + max(0, self.count[j]))
-
-    def select(self, c_init, c_base=19652.0):
-        """From the root to a leaf, at each node to the child with the largest Q + U (PUCT). -> the leaf.
-
-            U = P c sqrt(N) / (1 + n),   c = log((N + c_base + 1) / c_base) + c_init          N, n: visits of node and child
-        """
-        j = 0
-        while self.count[j] > 0:
-            N = self.visits[j]
-            scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
-            mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
-            Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
-            j = max(self.children(j), key=lambda k: Q(k) + scale * self.priors[k] / (1 + self.visits[k]))
-        return j
-
-    def backup(self, j, value):
-        while j >= 0:
-            self.visits[j] += 1
-            self.totals[j] += value
-            j = self.parents[j]
-
-    def render(self, name, depth=4, width=3, j=0, indent=""):
-        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes."""
-        lines = []
-        for k in sorted(self.children(j), key=lambda k: -self.visits[k])[:width]:
-            if self.visits[k]:
-                lines.append(f"{indent}{self.visits[k]:4} visits  value {self.value(k):5.2f}  prior {self.priors[k]:.2f}  "
-                             f"{name(self.states[j], self.states[k])}")
-                lines += self.render(name, depth - 1, width, k, indent + "    ") if depth > 1 else []
-        return lines
-
-
-def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256):
-    """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one large batch.
-
-    roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its actions (none: it is
-    an end), their prior probabilities, and the value of the state itself. Action a leads from state s to s + a (s + (a,) if a is
-    not a tuple). All values are from the view of one player, who wants them large. expand may return a fourth list: for each
-    state what its children are worth at first sight; otherwise a child that was never visited counts as much as its parent.
-    simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero: 0.25).
-    stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
-    place. -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
-
-    Source: arXiv:1712.01815; PUCT with the constants of arXiv:2309.17179, appendix.
-    """
-    rng = random.Random(seed)
-    trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
-    while waiting or active:
-        while waiting and len(active) < together:
-            active.append(waiting.pop(0))
-        leaves = []
-        for i in active:
-            tree = trees[i]
-            while tree.visits[0] < simulations:
-                leaf = tree.select(c_init)
-                if tree.count[leaf] < 0:
-                    leaves.append((i, leaf))
-                    break
-                tree.backup(leaf, tree.leaf_value[leaf])  # an end that is known already: no need to ask the model
-        if leaves:
-            for (i, leaf), actions, priors, value, *hopes in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
-                tree, total = trees[i], sum(priors)
-                priors = [p / total for p in priors]
-                if leaf == 0 and noise and priors:
-                    draws = [rng.gammavariate(alpha, 1.0) for _ in priors]
-                    priors = [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
-                tree.add_children(leaf, actions, priors, *hopes)
-                tree.leaf_value[leaf] = value
-                if leaf:  # opening the root is not a simulation
-                    tree.backup(leaf, value)
-        grown = {i for i, _ in leaves}
-        active = [i for i in active if i in grown and trees[i].visits[0] < simulations and not (stop and stop(i))]
-    return trees
-
-
-def tree_search(desk, budget, value, judge, width=4, root_width=16, c_init=1.25, simulations=10_000, noise=0.0, seed=0, together=TOGETHER):
+def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, simulations=10_000, noise=0.0, seed=0, together=TOGETHER):
     """`mcts` over steps of reasoning -> rows, trees. A state is (problem, *row); an action is a tuple of token ids, one step.
 
-    value: judges the leaves. judge: chooses among the solutions that the tree has come to. A tree stops when its problem has spent the
+    width, root_width: steps drawn at a node, and at the root, where the choice is widest. c_init: weight of the prior; AlphaZero's 1.25
+    is for values from -1 to 1 and many simulations. value: judges the leaves. judge: chooses among the solutions that the tree has come to. A tree stops when its problem has spent the
     budget, or when the rule, if it is the judge, accepts a solution. If it came to none, the most visited path is written on.
     """
     solutions = desk.finished
@@ -401,15 +309,17 @@ def tree_search(desk, budget, value, judge, width=4, root_width=16, c_init=1.25,
     reads = value != desk.from_rollouts  # judging by reading costs no tokens, so children are judged as soon as they are there
     known = {}
 
-    def judged(owners, rows):
+    def judged(owners, rows, **shared):
         """The values of some rows; each is asked for once. A row that ran out of room has failed."""
         ask = [k for k, (o, row) in enumerate(zip(owners, rows)) if (o, *row) not in known and (desk.room(o, row) or desk.ended(o, row))]
-        for k, v in zip(ask, value([owners[k] for k in ask], [rows[k] for k in ask]) if ask else []):
+        shared = {name: [lengths[k] for k in ask] for name, lengths in shared.items() if value == desk.learned}
+        for k, v in zip(ask, value([owners[k] for k in ask], [rows[k] for k in ask], **shared) if ask else []):
             known[owners[k], *rows[k]] = v
         return [known.get((o, *row), 0.0) for o, row in zip(owners, rows)]
 
     def expand(states):
         owners, rows = [s[0] for s in states], [list(s[1:]) for s in states]
+        desk.filled.append(len(rows) / min(together, len(desk.problems)))
         values, actions, priors = judged(owners, rows), [[] for _ in rows], [[] for _ in rows]
         wide = [k for k in range(len(rows)) if desk.room(owners[k], rows[k])
                 for _ in range(root_width if len(rows[k]) == len(desk.prompts[owners[k]]) else width)]
@@ -423,8 +333,8 @@ def tree_search(desk, budget, value, judge, width=4, root_width=16, c_init=1.25,
                     solutions[owners[k]].append(row)
         if not reads:
             return actions, priors, values
-        hopes = iter(judged([owners[k] for k in range(len(rows)) for _ in actions[k]],
-                            [rows[k] + list(a) for k in range(len(rows)) for a in actions[k]]))
+        each = [(k, a) for k in range(len(rows)) for a in actions[k]]
+        hopes = iter(judged([owners[k] for k, _ in each], [rows[k] + list(a) for k, a in each], shared=[len(rows[k]) for k, _ in each]))
         return actions, priors, values, [[next(hopes) for _ in of_one] for of_one in actions]
 
     trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, c_init=c_init, noise=noise, seed=seed,
@@ -520,7 +430,9 @@ class SearchConfig:
                          choices=("auto", "critic", "judge", "rollouts", "confidence"))
     aggregate: str = setting("last", "how a judge's scores of the steps become one", choices=("last", "min", "product"))
     rollouts: int = setting(1, "rollouts for the value of a leaf", low=1, high=10**4)
-    width: int = setting(4, "mcts: steps drawn at a leaf", low=1, high=10**4)
+    width: int = setting(2, "mcts: steps drawn at a node", low=1, high=10**4)
+    root_width: int = setting(12, "mcts: steps drawn at the root", low=1, high=10**4)
+    c_init: float = setting(0.3, "mcts: how much the prior counts against the value", low=0.0, high=1e6)
     noise: float = setting(0.0, "mcts: weight of Dirichlet noise at the root", low=0.0, high=1.0)
     weighted: bool = setting(False, "majority_vote: the judge weighs the votes")
     temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
@@ -562,7 +474,7 @@ def run_method(desk, method, budget, c, typical):
     judge, value, _, _ = judges(desk, c)
     n = max(1, round(budget / typical))
     if method == "mcts":
-        return tree_search(desk, budget, value, judge, c.width, noise=c.noise, seed=c.seed)
+        return tree_search(desk, budget, value, judge, c.width, c.root_width, c.c_init, noise=c.noise, seed=c.seed)
     rows = {"greedy": lambda: greedy(desk), "sample": lambda: sample(desk, n), "best_of_n": lambda: best_of_n(desk, n, judge),
             "majority_vote": lambda: majority_vote(desk, n, judge if c.weighted else None),
             "beam_search": lambda: beam_search(desk, n, value, judge),
@@ -584,7 +496,7 @@ def measure(model, task, problems, method, budget, c, judge, typical, max_new_to
         print("\n".join([problems[0].prompt.strip(), *trees[0].render(cut)]))
     return {"method": method, "budget": budget, "accuracy": right, "interval": 1.96 * math.sqrt(right * (1 - right) / len(rows)),
             "tokens": sum(desk.spent) / len(rows), "seconds": seconds, "rows_per_call": desk.rows / max(1, desk.calls),
-            "batch_full": desk.rows / max(1, desk.calls) / (min(TOGETHER, len(rows)) * c.width) if trees else None}
+            "batch_full": sum(desk.filled) / len(desk.filled) if trees else None}
 
 
 def main(argv=None):
@@ -617,7 +529,7 @@ def main(argv=None):
         for budget in [0] if method == "greedy" else [int(b) for b in c.budget.split(",")]:
             r = measure(model, task, problems, method, budget, c, judge, typical, limit)
             results.append(r)
-            full = "" if r["batch_full"] is None else f", {r['batch_full']:.0%} of what fits"
+            full = "" if r["batch_full"] is None else f", {r['batch_full']:.0%} full"
             print(f"| {method} | {budget or ''} | {r['accuracy']:.3f} ± {r['interval']:.3f} | {r['tokens']:.0f} | {r['seconds']:.1f} "
                   f"| {r['rows_per_call']:.0f}{full} |", flush=True)
     if c.out:

@@ -8,7 +8,7 @@ import torch
 import checkpoint
 import tasks
 from config import InputError
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, ScalarModel
 
 
 @pytest.fixture
@@ -127,3 +127,33 @@ def test_a_task_that_is_gone_is_refused_in_one_line(path, name, options):
 def test_every_option_of_the_task_is_in_the_checkpoint(path, task):
     """The defaults may change later; an old run keeps those it was made with."""
     assert checkpoint.load(path)["task"]["options"] == dataclasses.asdict(task.options)
+
+
+# ---- judges
+
+def judged(path, model, task, algo, name):
+    """A run with a judge whose head and trunk are not those of the policy."""
+    judge = ScalarModel(model)
+    with torch.no_grad():
+        for p in judge.parameters():
+            p += torch.randn(p.shape)
+    checkpoint.save(path, model, task, {"algo": algo}, algorithm={name: judge.state_dict(), "optimizer": {}})
+    return judge
+
+
+@pytest.mark.parametrize("algo, name", [("ppo", "critic"), ("orm", "judge"), ("prm", "judge"), ("rm", "judge")])
+def test_a_judge_comes_back_with_its_kind_and_its_vocabulary(path, model, task, algo, name):
+    """With its own trunk: a judge on the policy's would still say something."""
+    judge, tokens = judged(path, model, task, algo, name), torch.randint(2, 100, (2, 9))
+    again = checkpoint.load_judge(path)
+    assert torch.equal(again(tokens), judge(tokens)) and (again.kind, again.vocabulary) == (algo, task.tokenizer.vocabulary)
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+def test_a_run_without_a_judge_is_refused_in_one_line(path, model, task):
+    """Whether it trained something else or nothing at all."""
+    for more in ({}, {"algorithm": {"optimizer": {}}}):
+        checkpoint.save(path, model, task, {"algo": "grpo"}, **more)
+        with pytest.raises(InputError, match="no critic and no judge") as error:
+            checkpoint.load_judge(path)
+        assert "\n" not in str(error.value)

@@ -222,6 +222,60 @@ def test_equal_answers_share_their_canonical_form():
     assert form("5 +") is None and TASK.canonical_answer("22") is None
 
 
+@pytest.mark.parametrize("text, verdict", [
+    ("<think>7 - 5 = 2, 3 * 2 = 6, failed\n5 * 3 = 15, 15 + 7 = 22, found\n</think><answer>1</answer>", True),
+    ("<think>5 * 3 = 15, 15 + 7 = 22, found\n", True),              # the thinking has not ended yet
+    ("<think>5 * 3 = 15, 15 + 7 = 22, found\n7 - 5 = 2, 3 * 2 = 6, failed\n</think>", False),
+    ("<think>7 - 5 = 2, 3 * 2 = 6, failed\n</think><answer>found\n", False), ("<think>found\n5 * 3", False), ("", False),
+])
+def test_a_solution_says_itself_whether_it_has_found_the_target(text, verdict):
+    """By its last mark before the end of thinking, true or not: a policy may lie."""
+    assert TASK.own_verdict(text) is verdict
+
+
+@pytest.mark.parametrize("text, left", [
+    ("5 * 3 = 15", (7, 15)), ("5 * 3 = 15, 15 + 7 = 22", (22,)), ("7 - 5 = 2", (2, 3)),
+    ("5 * 3 = 16", None), ("5 + 5 = 10", None), ("5 * 3 = 15, 5 + 7 = 12", None), ("3 - 5 = 2", None), ("5 * 3", None),
+])
+def test_numbers_left_are_those_not_used_and_the_results(text, left):
+    assert TASK.numbers_left(PROBLEM, text) == left
+
+
+def test_a_number_that_occurs_twice_may_be_used_twice():
+    """One of the fives is left; and a result that equals a given number stands beside it."""
+    problem = make(5, 5, 10, target=20)
+    assert TASK.numbers_left(problem, "10 / 5 = 2") == (2, 5) and TASK.numbers_left(problem, "5 + 5 = 10") == (10, 10)
+    assert TASK.numbers_left(problem, "5 + 5 = 10, 10 + 10 = 20") == (20,)
+
+
+@pytest.mark.parametrize("text, possible", [
+    ("5 * 3 = 15, ", True), ("7 + 5 = 12, ", False), ("5 * 3 = 15, 15 + 7 = 22, ", True), ("5 * 3 = 15, 15 - 7 = 8, ", False),
+    ("7 + 5 = 12, 12 + 3 = 15, failed\n5 * 3 = 15, ", True),   # only the attempt that is going on counts
+    ("5 * 3 = 15, 15 + 7 = 22, found\n7 + 5 = 12, ", False),
+    ("5 * 3 = 22, ", False), ("5 + 5 = 10, ", False), ("15 + 7 = 22, ", False),  # what breaks a rule reaches nothing
+])
+def test_whether_an_attempt_can_still_succeed(text, possible):
+    assert TASK.still_possible(PROBLEM, "<think>" + text) is possible
+
+
+def test_a_step_is_hopeless_exactly_if_no_way_on_reaches_the_target():
+    """By brute force: every order of what is left, every operator, every grouping, and the larger number need not come first."""
+    def ways(numbers):
+        if len(numbers) == 1:
+            return {numbers[0]}
+        return {end for i, j in itertools.permutations(range(len(numbers)), 2) for op in "+-*/"
+                if (value := combine(numbers[i], op, numbers[j])) is not None
+                for end in ways([n for k, n in enumerate(numbers) if k not in (i, j)] + [value])}
+    task, rng, seen = tasks.load("countdown", numbers=4), random.Random(0), Counter()
+    for _ in range(60):
+        problem = task.sample_problem(rng)
+        a, op, b, c, left = rng.choice(steps(problem.key[1:-1]))
+        expected = problem.answer in ways(list(left))
+        assert task.still_possible(problem, f"<think>{a} {op} {b} = {c}, ") == expected
+        seen[expected] += 1
+    assert min(seen[True], seen[False]) > 5
+
+
 # ---- the blind rival
 
 def test_blind_search_matches_the_sum_by_hand():

@@ -297,6 +297,101 @@ def test_an_update_of_the_weights_is_seen_by_the_next_call(dtype, device):
                 p.add_(torch.randn(p.shape, generator=seeded(seed)).to(device), alpha=0.5)  # a large step, in place
 
 
+# ---- limits, stops, a forbidden token, equal prompts
+
+def test_every_row_has_its_own_limit():
+    """It is cut there and is not finished; who ends before is."""
+    certain = chain(6, 2, 3, 4, 5, EOS)
+    rollout = generate(certain, [[2], [2], [2], [4, 3]], [2, 9, 4, 1], eos=EOS)
+    assert rollout.tokens.tolist() == [[2, 3, 4, 0, 0], [2, 3, 4, 5, EOS], [2, 3, 4, 5, EOS], [4, 3, 4, 0, 0]]
+    assert rollout.lengths.tolist() == [3, 5, 5, 3] and rollout.finished.tolist() == [False, True, True, False]
+    assert rollout.mask.sum(1).tolist() == [2, 4, 4, 1] and rollout.sampled_tokens == 11
+
+
+def test_a_row_without_room_stays_as_it_is():
+    for limits in ([0, 2], [0, 0]):
+        rollout = generate(chain(6, 2, 3, 4), [[5, 2], [2]], limits, eos=EOS)
+        assert rollout.lengths.tolist() == [2, 1 + limits[1]] and rollout.sampled_tokens == limits[1]
+        assert rollout.tokens[0, :2].tolist() == [5, 2] and not rollout.mask[0].any() and not rollout.logprobs[0].any()
+
+
+def test_limits_may_fill_the_block_of_a_long_row_and_of_a_short_one():
+    """Trap 22: 20 + 4 and 1 + 23 tokens in a block of 24; neither row may end early or write beyond its end."""
+    model, prompts, limits = tiny_gpt(), [[2, 3, 4, 5] * 5, [6], [7, 8, 9]], [4, 23, 5]
+    together = generate(model, prompts, limits, 0.0)
+    assert together.lengths.tolist() == [24, 24, 8]
+    for i in range(3):
+        alone = generate(model, prompts[i:i + 1], limits[i], 0.0)
+        assert alone.tokens[0].tolist() == together.tokens[i, :len(prompts[i]) + limits[i]].tolist()
+    again, _ = score(model, together.tokens)
+    assert ((again - together.logprobs) * together.mask).abs().max() < 1e-4
+
+
+def test_a_limit_beyond_the_block_is_an_error_for_that_row_alone():
+    prompts = [[2], [2] * 20]
+    assert generate(tiny_gpt(), prompts, [23, 4]).lengths.tolist() == [24, 24]
+    with pytest.raises(ValueError, match="block_size 24"):
+        generate(tiny_gpt(), prompts, [4, 5])
+
+
+def test_a_stop_ends_a_row_without_finishing_it():
+    """It is sampled, counts, and has a log-prob. A stop in the prompt stops nothing; an end before it is an end."""
+    certain = chain(7, 2, 3, 4, 5, 6, EOS)
+    rollout = generate(certain, [[2], [4], [4, 2], [5]], 9, eos=EOS, stop=4)
+    assert rollout.tokens.tolist() == [[2, 3, 4, 0], [4, 5, 6, EOS], [4, 2, 3, 4], [5, 6, EOS, 0]]
+    assert rollout.finished.tolist() == [False, True, False, True] and rollout.sampled_tokens == 2 + 3 + 2 + 2
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_nothing_is_written_behind_a_stop(leave):
+    """Rows that stop leave the batch, or stay and are left alone; the others are scored as without them."""
+    model = tiny_gpt(scale=2.0)
+    rollout = generate(model, PROMPTS * 4, 16, eos=EOS, stop=3, generator=seeded(), leave=leave)
+    ends, lengths = [], rollout.lengths.tolist()
+    for row, start, end, mask in zip(rollout.tokens.tolist(), rollout.prompt_lengths.tolist(), lengths, rollout.mask):
+        assert not {EOS, 3} & set(row[start:end - 1]) and (row[end - 1] in (EOS, 3) or end - start == 16)
+        assert not any(row[end:]) and mask.sum() == end - start
+        ends.append(row[end - 1])
+    assert {EOS, 3} <= set(ends) and len(set(lengths)) > 5
+    again, _ = score(model, rollout.tokens)
+    assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 1e-4
+
+
+def test_a_forbidden_token_does_not_come_first_but_may_come_later():
+    """After 0 the chances are 1/2, 1/4, 1/4. Without token 0 they are 1/2 for each of the others; that is the log-prob, too."""
+    rollout = generate(Bigram(TABLE), [[0]] * 4000, 2, forbid=0, generator=seeded())
+    first, second = rollout.tokens[:, 1], rollout.tokens[:, 2]
+    assert (first.bincount(minlength=3) / 4000).tolist() == pytest.approx([0, 0.5, 0.5], abs=0.03)
+    assert rollout.logprobs[:, 1].exp().tolist() == pytest.approx([0.5] * 4000)
+    assert float((second[first == 2] == 0).float().mean()) == pytest.approx(0.2, abs=0.04)
+    assert generate(Bigram(TABLE), [[1]], 1, 0.0, forbid=1).tokens.tolist() == [[1, 2]]  # the likeliest of what is left
+
+
+def test_equal_neighbours_are_read_once(monkeypatch):
+    model, read = tiny_gpt(), []
+    prefill = model.prefill
+    monkeypatch.setattr(model, "prefill", lambda tokens, *args: (read.append(len(tokens)), prefill(tokens, *args))[1])
+    a, b = [2, 3, 4], [5, 6]
+    rollout = generate(model, [a, a, a, b, b, a], 16, 0.0, eos=EOS)
+    assert read == [3]
+    for row, prompt in zip(rollout.tokens.tolist(), [a, a, a, b, b, a]):
+        alone = generate(model, [prompt], 16, 0.0, eos=EOS).tokens[0].tolist()
+        assert row[:len(alone)] == alone and not any(row[len(alone):])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_samples_of_equal_prompts_differ_and_are_scored_right(device):
+    """Each copy has keys and values of its own from there on: what one of them writes the others do not see."""
+    model = tiny_gpt().to(device)
+    prompts = [p for p in PROMPTS[:4] for _ in range(6)]
+    rollout = generate(model, prompts, 14, eos=EOS, generator=seeded(device=device))
+    assert len({*map(tuple, rollout.tokens.tolist())}) > 12
+    again, _ = score(model, rollout.tokens)
+    assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 1e-4
+    for row, prompt in zip(rollout.tokens.tolist(), prompts):
+        assert row[:len(prompt)] == prompt
+
+
 # ---- randomness
 
 @pytest.mark.parametrize("temperature, expected", [(1.0, [0.1, 0.6, 0.3]), (0.5, [1 / 46, 36 / 46, 9 / 46])])

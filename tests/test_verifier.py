@@ -11,8 +11,7 @@ import tasks
 import verifier
 from config import InputError
 from model import GPT, GPTConfig, ScalarModel
-from sample import generate
-from toys import COMMA, EOS, GO, ONE, TWO, Sums, coins, tiny_gpt, writes
+from toys import COMMA, EOS, ONE, THREE, TWO, Sums, coins, tiny_gpt, writes, written
 from verifier import Verifier, VerifierConfig, auc, judge_loss, label_steps, rank_correlation, rollout_values, scores_at, step_ends
 
 TASK = Sums()
@@ -24,14 +23,10 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def wrote(*rows, limit=9):
+def wrote(*rows):
     """A rollout of just these completions, lists of ids, for the answer 3. What does not end in EOS was cut off."""
-    lengths, T = torch.tensor([2 + len(row) for row in rows]), 2 + max(map(len, rows))
-    tokens, place = torch.tensor([PROMPT + row + [0] * (T - 2 - len(row)) for row in rows]), torch.arange(T)
-    rollout = generate(coins(), [PROMPT], 1)
-    rollout.tokens, rollout.prompt_lengths, rollout.lengths = tokens, torch.full_like(lengths, 2), lengths
-    rollout.mask = (place >= 2) & (place < lengths[:, None])
-    rollout.finished, rollout.problems = torch.tensor([row[-1] == EOS for row in rows]), [PROBLEM] * len(rows)
+    rollout = written(coins(), [PROMPT + row for row in rows], prompt_length=2)
+    rollout.problems = [PROBLEM] * len(rows)
     return rollout
 
 
@@ -61,7 +56,7 @@ def test_labels_estimate_the_chance_to_end_right():
 
 def test_at_the_end_the_label_is_the_rules():
     """Right, wrong, and right but cut off, which is wrong: nothing is left to chance, and nothing is sampled."""
-    rollout = wrote([ONE, TWO, EOS], [THREE := 7, EOS], [THREE])
+    rollout = wrote([ONE, TWO, EOS], [THREE, EOS], [THREE])
     _, right, spent = label_steps(coins(), TASK, rollout, 5, 9, generator=seeded())
     assert right.tolist() == [[False] * 5, [True] * 5, [False] * 5] and spent == 0
 
@@ -186,20 +181,14 @@ def test_a_row_is_judged_at_the_places_that_were_named():
 # ---- training one
 
 class OneIsRight(Sums):
-    """The rule accepts what begins with "1". Half of what `opener` writes does."""
+    """The rule accepts what begins with "1": half of what Opener writes."""
 
     def verify(self, problem, completion):
         return completion.startswith("1")
 
 
-def policy():
-    """A GPT that can be read by a judge; what it writes is random."""
-    torch.manual_seed(0)
-    return GPT(GPTConfig(10, 24, n_layer=1, n_head=2, n_embd=32))
-
-
 class Opener(GPT):
-    """Samples like a Bigram: first 1 or 2, then mostly the end; the judge still gets a GPT."""
+    """Samples like a Bigram: 1 or 2, then an end or a comma. Inside it is a GPT, untrained, which the judge starts from."""
 
     def __init__(self):
         torch.manual_seed(0)
@@ -215,7 +204,8 @@ class Opener(GPT):
 
 
 def trainer(kind="orm", seed=0, **more):
-    return Verifier(Opener(), OneIsRight(), VerifierConfig(kind=kind, **{"group_size": 4, "rollouts": 2} | more), seeded(seed))
+    config = VerifierConfig(kind=kind, **{"group_size": 4, "rollouts": 2, "epochs": 1} | more)
+    return Verifier(Opener(), OneIsRight(), config, seeded(seed))
 
 
 def step(learner, problems=8):
@@ -236,7 +226,7 @@ def test_the_policy_is_never_changed(kind):
 
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
 def test_the_size_of_a_micro_batch_changes_nothing(kind):
-    """Trap: a mean of means would weigh short micro-batches, or those with few steps, too much."""
+    """A mean of means would weigh short micro-batches, or those with few steps, too much."""
     found = []
     for size in (1, 3, 5, 1000):
         learner = trainer(kind, micro_batch=size, lr=0.0)
@@ -244,7 +234,7 @@ def test_the_size_of_a_micro_batch_changes_nothing(kind):
         _, metrics = step(learner)
         found.append(([p.grad for p in learner.judge.parameters()], metrics))
     for grads, metrics in found[1:]:
-        assert metrics == pytest.approx(found[0][1], abs=1e-5)
+        assert metrics == pytest.approx(found[0][1], rel=1e-5)
         for a, b in zip(grads, found[0][0]):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
@@ -269,6 +259,17 @@ def test_the_loss_of_a_step_is_that_of_the_whole_batch_at_once(kind):
     assert metrics["judged"] == (len(chosen) if kind == "rm" else ends.sum())
 
 
+def test_several_passes_over_a_batch_are_several_steps():
+    """The same weights as after as many updates with the same batch. Loss and AUC are from before the first of them."""
+    thrice, once = trainer(epochs=3, lr=0.01), trainer(lr=0.01)
+    rollout = thrice.collect([PROBLEM] * 8)
+    right = rollout.right(thrice.task).float()
+    metrics, singly = thrice.update(rollout, right), [once.update(rollout, right) for _ in range(3)]
+    assert metrics["updates"] == 3 and singly[2]["loss"] < singly[0]["loss"] == metrics["loss"]
+    assert metrics["judge_auc"] == singly[0]["judge_auc"] == 0.5 and metrics["grad_norm"] == singly[2]["grad_norm"]
+    assert all(torch.equal(a, b) for a, b in zip(thrice.judge.parameters(), once.judge.parameters()))
+
+
 def test_prm_labels_are_soft_or_hard():
     """The share of the rollouts that is right, or whether any is. They are paid for, beside the rollout itself."""
     class Luck(Sums):
@@ -290,20 +291,20 @@ def test_pairs_that_agree_teach_nothing():
     """All rows of every group are as good as each other: no pair, no step, no weight that moves."""
     learner = trainer("rm", lr=0.1)
     before = copy.deepcopy(learner.judge.state_dict())
-    rollout = learner.collect([PROBLEM] * 4)
-    assert learner.update(rollout, torch.ones(16)) == {"updates": 0, "judged": 0}
+    metrics = learner.update(learner.collect([PROBLEM] * 4), torch.ones(16))
+    assert metrics["updates"] == metrics["judged"] == 0
     assert all(torch.equal(w, before[name]) for name, w in learner.judge.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
 def test_a_judge_learns_to_tell_right_from_wrong(kind):
-    """What begins with 1 is right. A judge that reads another token than it is trained on never finds out."""
+    """What begins with 1, and ends, is right. Chance would be 0.5."""
     learner = trainer(kind, lr=0.01)
     for _ in range(25):
         step(learner)
     rollout = learner.collect([PROBLEM] * 20)
     rows = [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]
-    assert auc(torch.cat(scores_at(learner.judge, rows)), rollout.right(learner.task)) > 0.95
+    assert auc(torch.cat(scores_at(learner.judge, rows)), rollout.right(learner.task)) > 0.85
 
 
 def test_the_judged_steps_of_prm_learn_their_labels():
@@ -317,21 +318,15 @@ def test_the_judged_steps_of_prm_learn_their_labels():
 
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
 def test_a_judge_that_was_stopped_goes_on_as_if_nothing_had_happened(kind):
-    straight, stopped = trainer(kind, lr=0.01), trainer(kind, lr=0.01)
-    rollouts = []
-    for _ in range(4):
-        rollout = straight.collect([PROBLEM] * 4)
-        rollouts.append((rollout, straight.labels))
-        straight.update(rollout, rollout.right(straight.task).float())
-    for i, (rollout, stopped.labels) in enumerate(rollouts):
-        if i == 2:
-            again = trainer(kind, seed=9, lr=0.01)
-            again.load_state_dict(copy.deepcopy(stopped.state_dict()))
-            stopped, stopped.labels = again, again.labels
-            stopped.labels = rollouts[i][1]
-        stopped.update(rollout, rollout.right(straight.task).float())
-    for a, b in zip(straight.judge.parameters(), stopped.judge.parameters()):
-        assert torch.equal(a, b)
+    """Weights and the optimizer's memory come back. (The generator is train.py's to keep.)"""
+    straight = trainer(kind, lr=0.01)
+    for _ in range(2):
+        step(straight)
+    again = trainer(kind, lr=0.01)
+    again.load_state_dict(copy.deepcopy(straight.state_dict()))
+    again.generator.set_state(straight.generator.get_state())
+    assert step(straight)[1] == step(again)[1]
+    assert all(torch.equal(a, b) for a, b in zip(straight.judge.parameters(), again.judge.parameters()))
 
 
 # ---- the command
@@ -357,7 +352,8 @@ def test_a_judge_is_looked_at(runs, name, capsys):
 
 
 @pytest.mark.parametrize("argv, word", [(["grpo.pt"], "no critic and no judge"), (["nowhere.pt"], "no such checkpoint"),
-                                        (["orm.pt", "--samples", "0"], "--samples"), (["orm.pt", "--device", "abacus"], "--device")],
+                                        (["orm.pt", "--samples", "0"], "--samples"),
+                                        (["orm.pt", "--device", "abacus"], "--device")],
                          ids=str)
 def test_what_cannot_be_looked_at_is_refused_in_one_line(runs, argv, word):
     with pytest.raises(InputError) as error:

@@ -1,0 +1,114 @@
+"""Monte-Carlo tree search as in AlphaZero, without any model: what a state is, and what it is worth, is the business of `expand`.
+
+The idea. Grow a tree where it promises most. One simulation walks from the root to a leaf, looks at it once, and tells all nodes on
+the way what it saw:
+
+    select    at each node to the child with the largest  Q(s, a) + U(s, a)
+              Q = W / N, the mean of what was seen below;   U = P(s, a) c sqrt(N(s)) / (1 + N(s, a)),
+              c = log((N(s) + c_base + 1) / c_base) + c_init        high for what the policy likes and nobody has tried: PUCT
+    expand    ask for the leaf's actions, their priors P, and the leaf's value v
+    backup    N += 1, W += v on the path
+
+search.py plugs a language model in: a state is a half-written solution, an action the next step of it. tests/test_search.py plugs
+in trees whose values are known.
+
+What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and each waits for its own leaf.
+Source: AlphaZero, arXiv:1712.01815; for language models arXiv:2309.17179, with its constants.
+"""
+import math
+import random
+
+
+class Tree:
+    """A search tree in flat arrays. Node 0 is the root; the children of node j are first[j] ... first[j] + count[j] - 1."""
+
+    def __init__(self, root):
+        self.states, self.parents, self.priors = [root], [-1], [1.0]
+        self.first, self.count = [0], [-1]  # count -1: not expanded yet; 0: the end
+        self.visits, self.totals = [0], [0.0]
+        self.leaf_value = [0.0]             # what expand said about the state itself
+        self.hopes = [None]                 # what a child is worth before it is visited, if expand has said so
+
+    def value(self, j):
+        """Q: the mean of all that was found below node j."""
+        return self.totals[j] / self.visits[j] if self.visits[j] else 0.0
+
+    def add_children(self, j, actions, priors, hopes=None):
+        self.first[j], self.count[j] = len(self.states), len(actions)
+        self.hopes += hopes or [None] * len(actions)
+        for action, prior in zip(actions, priors):
+            self.states.append(self.states[j] + (action if isinstance(action, tuple) else (action,)))
+            for array, empty in ((self.parents, j), (self.priors, prior), (self.first, 0), (self.count, -1), (self.visits, 0),
+                                 (self.totals, 0.0), (self.leaf_value, 0.0)):
+                array.append(empty)
+
+    def children(self, j):
+        return range(self.first[j], self.first[j] + max(0, self.count[j]))
+
+    def select(self, c_init, c_base=19652.0):
+        """From the root to a leaf, at each node to the child with the largest Q + U. -> the leaf."""
+        j = 0
+        while self.count[j] > 0:
+            N = self.visits[j]
+            scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
+            mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
+            Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
+            j = max(self.children(j), key=lambda k: Q(k) + scale * self.priors[k] / (1 + self.visits[k]))
+        return j
+
+    def backup(self, j, value):
+        while j >= 0:
+            self.visits[j] += 1
+            self.totals[j] += value
+            j = self.parents[j]
+
+    def render(self, name, depth=4, width=3, j=0, indent=""):
+        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes."""
+        lines = []
+        for k in sorted(self.children(j), key=lambda k: -self.visits[k])[:width]:
+            if self.visits[k]:
+                lines.append(f"{indent}{self.visits[k]:4} visits  value {self.value(k):5.2f}  prior {self.priors[k]:.2f}  "
+                             f"{name(self.states[j], self.states[k])}")
+                lines += self.render(name, depth - 1, width, k, indent + "    ") if depth > 1 else []
+        return lines
+
+
+def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256):
+    """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one large batch.
+
+    roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its actions (none: it is
+    an end), their prior probabilities, and the value of the state itself. Action a leads from state s to s + a (s + (a,) if a is
+    not a tuple). All values are from the view of one player, who wants them large. expand may return a fourth list: for each
+    state what its children are worth at first sight; otherwise a child that was never visited counts as much as its parent.
+    simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero: 0.25).
+    stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
+    place. -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
+    """
+    trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
+    while waiting or active:
+        while waiting and len(active) < together:
+            active.append(waiting.pop(0))
+        leaves = []
+        for i in active:
+            tree = trees[i]
+            while tree.visits[0] < simulations:
+                leaf = tree.select(c_init)
+                if tree.count[leaf] < 0:
+                    leaves.append((i, leaf))
+                    break
+                tree.backup(leaf, tree.leaf_value[leaf])  # an end that is known already: no need to ask the model
+        if leaves:
+            for (i, leaf), actions, priors, value, *hopes in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
+                tree, total = trees[i], sum(priors)
+                priors = [p / total for p in priors]
+                if leaf == 0 and noise and priors:
+                    rng = random.Random(f"{seed} {i}")  # its own for each tree: together or alone, it comes out the same
+                    draws = [rng.gammavariate(alpha, 1.0) for _ in priors]
+                    priors = [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
+                tree.add_children(leaf, actions, priors, *hopes)
+                tree.leaf_value[leaf] = value
+                if leaf:  # opening the root is not a simulation
+                    tree.backup(leaf, value)
+        grown = {i for i, _ in leaves}
+        active = [i for i in active if i in grown and trees[i].visits[0] < simulations and not (stop and stop(i))]
+    return trees
