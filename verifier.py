@@ -52,7 +52,7 @@ class VerifierConfig(SamplingConfig):
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
-TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 32} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
+TABLE = {kind: {"kind": kind, "steps": 100, "prompts": 32} for kind in ("orm", "prm", "rm")}
 
 
 def step_ends(rollout, task):

@@ -4,7 +4,7 @@
     python experiments/test_time.py --quick    3 minutes: small judges, 40 problems, only to see that it works
 
 The claims to be examined: searching with a judge beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
-arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after GRPO, and
+arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after GRPO on a million tokens, and
 the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges: orm, prm (soft labels, 2 rollouts) and
 the critic of PPO, trained alone with the policy held fixed. 200 test problems; the tokens are those that were really sampled.
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 PLAIN = ["--eval-every", "0", "--test-problems", "1"]
 POLICIES = {  # name: (flags of train.py, judges that are trained for it)
     "warm": (["--algo", "sft", "--task", "countdown"], ("orm", "prm", "critic")),
-    "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "100"], ("orm", "prm", "critic")),
+    "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "1000000", "--token-budget", "1000000"], ("orm", "prm", "critic")),
     "squaring": (["--algo", "sft", "--task", "iterated_squaring"], ("orm", "prm")),
 }
 JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "60"],

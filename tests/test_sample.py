@@ -8,7 +8,8 @@ import torch
 
 import tasks
 from model import ScalarModel
-from sample import Rollout, SamplingConfig, choose, collect, generate, join, largest_log_ratio, score, values
+from sample import (Rollout, SamplingConfig, choose, collect, generate, join, largest_log_ratio, last_values, score,
+                    values)
 from toys import Bigram, chain, tiny_gpt
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
@@ -166,6 +167,28 @@ def test_the_first_value_is_zero_and_the_others_have_a_gradient():
     assert all(p.grad.abs().max() > 0 for p in model.parameters())
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("batch", [1, 3, 512])
+def test_shared_beginnings_change_no_value(batch, device):
+    """Traps 5 and 22: beginnings of mixed lengths, some of them neighbours and some not, endings up to the end of the block."""
+    model = critic().to(device)
+    a, b, c = [2, 3, 4], [5] * 20, [6]
+    heads = [a, a, a, b, b, c, a, c, c]
+    tails = [[7], [8, 9, 10, 11], [7, 8], [3], [4, 5, 6, 7], [2] * 23, [9, 9], [5], [5, 4]]
+    found = last_values(model, heads, tails, batch)
+    for value, head, tail in zip(found, heads, tails):
+        torch.testing.assert_close(value, model(torch.tensor([head + tail], device=device))[0, -1], atol=1e-4, rtol=0)
+
+
+def test_a_value_sees_the_beginning_that_it_shares_and_nothing_of_earlier_calls():
+    model = critic()
+    first = last_values(model, [[2, 3]] * 2, [[4], [4, 5]])
+    last_values(model, [[9] * 12] * 4, [[8] * 12] * 4)
+    assert torch.equal(last_values(model, [[2, 3]] * 2, [[4], [4, 5]]), first)
+    assert (last_values(model, [[2, 6]] * 2, [[4], [4, 5]]) != first).all()
+    assert last_values(model, [], []).shape == (0,)
+
+
 # ---- rollouts cut and put together
 
 def test_selected_rows_are_a_rollout_of_their_own():
@@ -315,10 +338,11 @@ def test_a_row_without_room_stays_as_it_is():
         assert rollout.tokens[0, :2].tolist() == [5, 2] and not rollout.mask[0].any() and not rollout.logprobs[0].any()
 
 
-def test_limits_may_fill_the_block_of_a_long_row_and_of_a_short_one():
+@pytest.mark.parametrize("leave", [True, False])
+def test_limits_may_fill_the_block_of_a_long_row_and_of_a_short_one(leave):
     """Trap 22: 20 + 4 and 1 + 23 tokens in a block of 24; neither row may end early or write beyond its end."""
     model, prompts, limits = tiny_gpt(), [[2, 3, 4, 5] * 5, [6], [7, 8, 9]], [4, 23, 5]
-    together = generate(model, prompts, limits, 0.0)
+    together = generate(model, prompts, limits, 0.0, leave=leave)
     assert together.lengths.tolist() == [24, 24, 8]
     for i in range(3):
         alone = generate(model, prompts[i:i + 1], limits[i], 0.0)

@@ -35,9 +35,10 @@ def desk_of(policy=None, answers=(3,), limit=8, seed=0, task=None, **more):
     return Desk(policy or coins(), task, [task.problem(a) for a in answers], limit, generator=seeded(seed), **more)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def sampled(monkeypatch):
-    """What was really sampled, by the first token of the prompt: Counter of tokens; and the size of every call."""
+    """What was really sampled, by the first token of the prompt: Counter of tokens; and the rows of every call. A loop that does not
+    end is a failure, and not a test that hangs."""
     tokens, calls = Counter(), []
 
     def counting(model, prompts, *args, **kwargs):
@@ -45,6 +46,7 @@ def sampled(monkeypatch):
         for prompt, new in zip(prompts, (rollout.lengths - rollout.prompt_lengths).tolist()):
             tokens[prompt[0]] += new
         calls.append(Counter(prompt[0] for prompt in prompts))
+        assert len(calls) < 1000
         return rollout
 
     monkeypatch.setattr(search, "generate", counting)
@@ -394,6 +396,24 @@ def test_no_row_is_judged_twice():
     desk = desk_of(answers=(12, 4))
     tree_search(desk, 100, value, lambda owners, rows: [0.0] * len(rows), 8, 8, 5.0)
     assert len(asked) == len(set(asked)) > 20
+
+
+@pytest.mark.parametrize("aggregate", ["last", "min"])
+def test_a_tree_asks_a_judge_about_whole_rows(aggregate):
+    """However it reads them: the tree is the same as if each row were read from its beginning."""
+    torch.manual_seed(0)
+    judge, grown = ScalarModel(GPT(GPTConfig(10, 24, n_layer=2, n_head=2, n_embd=32))), []
+    torch.nn.init.normal_(judge.head.weight, std=3.0)
+    judge.requires_grad_(False).kind = "prm"
+    for plain in (False, True):
+        desk = desk_of(answers=(12, 4), judge=judge, aggregate=aggregate)
+        value = (lambda owners, rows, desk=desk: desk.learned(owners, rows)) if plain else desk.learned
+        grown.append((tree_search(desk, 60, value, desk.own_confidence), desk.spent))
+    (rows, trees), (same_rows, same_trees) = grown[0][0], grown[1][0]
+    assert rows == same_rows and grown[0][1] == grown[1][1]
+    for tree, same in zip(trees, same_trees):
+        assert tree.states == same.states and tree.visits == same.visits and max(tree.visits) > 2
+        assert tree.totals == pytest.approx(same.totals, rel=1e-4)
 
 
 def test_a_tree_without_a_whole_solution_writes_its_best_path_on():
