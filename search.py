@@ -39,7 +39,7 @@ import torch
 import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
-from sample import generate, last_values, score
+from sample import Rollout, generate, last_values, score
 from tree import Tree, mcts
 from verifier import rollout_values, scores_at
 
@@ -355,6 +355,29 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
     return desk.choose_finished(judge), trees
 
 
+def expert(model, task, config, generator=None):
+    """Expert iteration: a `collect(problems) -> Rollout` that searches, for an algorithm that imitates what it is given.
+
+    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One solution a problem. These are
+    training problems, so the rule may judge, whatever the task. Tokens that were spent and not used are in `discarded`.
+    """
+    def collect(problems):
+        desk = Desk(model, task, problems, config.max_new_tokens, config.temperature, generator, rollouts=1)
+        if config.expert == "mcts":
+            rows, _ = tree_search(desk, config.expert_budget, desk.from_rollouts, desk.rule)
+        else:
+            rows = best_of_n(desk, max(1, config.expert_budget // desk.limit), desk.rule)
+        tokens = torch.tensor([row + [desk.pad] * (max(map(len, rows)) - len(row)) for row in rows], device=model.device)
+        starts, lengths = (torch.tensor([len(x) for x in xs], device=model.device) for xs in (desk.prompts, rows))
+        place = torch.arange(tokens.shape[1], device=model.device)
+        mask = (place >= starts[:, None]) & (place < lengths[:, None])
+        with torch.no_grad():
+            logprobs = torch.cat([score(model, part, config.temperature)[0] for part in tokens.split(256)]).masked_fill(~mask, 0.0)
+        return Rollout(tokens, starts, lengths, mask, logprobs, tokens.gather(1, lengths[:, None] - 1)[:, 0] == desk.eos, problems,
+                       discarded=sum(desk.spent) - int(mask.sum()))
+    return collect
+
+
 # ------------------------------------------------------------------------------------------ what can be known exactly
 
 def best_of_n_distribution(p, scores, n):
@@ -516,6 +539,9 @@ def main(argv=None):
     judge = checkpoint.load_judge(c.judge or given["run"], device) if c.judge or trained["algo"] == "ppo" else None
     if judge and judge.vocabulary != task.tokenizer.vocabulary:
         raise InputError(f"--judge {c.judge}: its vocabulary is not that of task {task.name}")
+    if judge and judge.trunk.config.block_size < model.config.block_size:
+        raise InputError(f"--judge {c.judge}: reads at most {judge.trunk.config.block_size} tokens, this run writes "
+                         f"{model.config.block_size}")
     limit = trained["max_new_tokens"] or task.max_new_tokens
     problems = fixed_problems(task, c.split, c.problems)
     desk = Desk(model, task, problems, limit, c.temperature, judge=judge)

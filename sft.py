@@ -16,7 +16,7 @@ The recipe:
 STaR (arXiv:2203.14465; also called rejection sampling, or expert iteration) gets its demonstrations elsewhere: sample, keep what the
 rule accepts, fine-tune on that, repeat. In the words of `grpo.py`: an advantage of 1 for right answers and 0 for wrong ones,
 no baseline, no clip. What comes out as often as it goes in is confirmed, not only what is better than usual. With --teacher the
-samples come from another run: distillation.
+samples come from another run: distillation. With --expert the solutions are found by search instead (search.py), as in AlphaZero.
 
 What is simplified: no packing of several examples into a row, no dropout, no weight decay. STaR begins each round anew from the first
 model and explains its mistakes with a hint; here it goes on from where it is, without hints. It imitates at temperature 1 whatever
@@ -128,7 +128,9 @@ class STaRConfig(SamplingConfig):
     """STaR"""
     temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
     teacher: str = setting("", "run or checkpoint that the samples come from; empty: the policy itself")
-    lr: float = setting(1e-3, "AdamW's rate", low=0.0, high=1.0)
+    expert: str = setting("none", "search, in place of sampling, finds what is imitated", choices=("none", "best_of_n", "mcts"))
+    expert_budget: int = setting(256, "tokens that the expert may spend on a problem", low=1, high=10**6)
+    lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
     epochs: int = setting(1, "passes over what was kept of a step", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
     micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)

@@ -36,6 +36,7 @@ import checkpoint
 import dpo
 import grpo
 import ppo
+import search
 import sft
 import tasks
 import verifier
@@ -217,7 +218,10 @@ class Run:
         torch.manual_seed(seed)
         if self.algo in ALGORITHMS:
             algorithm_class, _ = ALGORITHMS[self.algo]
-            self.algorithm = algorithm_class(self.policy, self.task, self.configs["algorithm"], self.generator)
+            config = self.configs["algorithm"]
+            self.algorithm = algorithm_class(self.policy, self.task, config, self.generator)
+            if getattr(config, "expert", "none") != "none":  # solutions that were searched for take the place of samples
+                self.algorithm.collect = search.expert(self.algorithm.behaviour, self.task, config, self.generator)
 
     def config_dict(self):
         values = {name: value for config in self.configs.values() for name, value in asdict(config).items()}
