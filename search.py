@@ -296,6 +296,7 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
     is for values from -1 to 1 and many simulations. value: judges the leaves. judge: chooses among the solutions that the tree has come to. A tree stops when its problem has spent the
     budget, or when the rule, if it is the judge, accepts a solution. If it came to none, the most visited path is written on.
     """
+    root_width = min(root_width, max(2, budget // 20))  # a small budget is not to be spent on first steps alone
     solutions = desk.finished
     solved, looked = set(), dict.fromkeys(solutions, 0)
 
@@ -338,7 +339,7 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
         return actions, priors, values, [[next(hopes) for _ in of_one] for of_one in actions]
 
     trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, c_init=c_init, noise=noise, seed=seed,
-                 together=together,
+                 together=together, skip_ends=True,
                  stop=enough)
     unfinished = [i for i in solutions if not solutions[i]]
     rows = []
@@ -414,18 +415,20 @@ def vote_accuracy(p, right, n):
     >>> round(vote_accuracy([0.6, 0.4], 0, 3), 4)                       # 0.6^3 + 3 * 0.6^2 * 0.4
     0.648
     """
-    others, total = [q for j, q in enumerate(p) if j != right], 0.0
-    for c in range(1, n + 1):  # c votes for the right answer; ways[m, t]: m votes for others, at most c each, t of them with exactly c
-        ways = {(0, 0): 1.0}
+    others, total = [q for j, q in enumerate(p) if j != right and q > 0], 0.0
+    term = lambda q, k: math.exp(k * math.log(q) - math.lgamma(k + 1))  # q^k / k!
+    for c in range(1, n + 1 if p[right] > 0 else 1):  # c votes for the right answer
+        ways = {(0, 0): 1.0}  # m, t: m votes for the others, at most c for each, and exactly c for t of them
         for q in others:
             grown = {}
             for (m, t), w in ways.items():
                 for k in range(min(c, n - c - m) + 1):
                     key = (m + k, t + (k == c))
-                    grown[key] = grown.get(key, 0.0) + w * q ** k / math.factorial(k)
+                    grown[key] = grown.get(key, 0.0) + w * term(q, k)
             ways = grown
         share = sum(w / (1 + t) for (m, t), w in ways.items() if m == n - c)
-        total += math.factorial(n) * p[right] ** c / math.factorial(c) * share
+        if share:
+            total += math.exp(math.lgamma(n + 1) + c * math.log(p[right]) - math.lgamma(c + 1) + math.log(share))
     return total
 
 

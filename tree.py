@@ -20,41 +20,52 @@ import random
 
 
 class Tree:
-    """A search tree in flat arrays. Node 0 is the root; the children of node j are first[j] ... first[j] + count[j] - 1."""
+    """A search tree in flat arrays, one entry a node. Node 0 is the root."""
 
     def __init__(self, root):
         self.states, self.parents, self.priors = [root], [-1], [1.0]
-        self.first, self.count = [0], [-1]  # count -1: not expanded yet; 0: the end
         self.visits, self.totals = [0], [0.0]
-        self.leaf_value = [0.0]             # what expand said about the state itself
-        self.hopes = [None]                 # what a child is worth before it is visited, if expand has said so
+        self.count = [-1]             # of children; -1: not opened yet; 0: an end
+        self.below = [[]]             # the children themselves
+        self.leaf_value = [0.0]       # what expand said about the state
+        self.hopes = [None]           # what a child is worth before it is visited, if expand has said so
+        self.closed = [False]         # mcts(skip_ends=True): nothing below this node is left to be looked at
 
     def value(self, j):
         """Q: the mean of all that was found below node j."""
         return self.totals[j] / self.visits[j] if self.visits[j] else 0.0
 
     def add_children(self, j, actions, priors, hopes=None):
-        self.first[j], self.count[j] = len(self.states), len(actions)
-        self.hopes += hopes or [None] * len(actions)
-        for action, prior in zip(actions, priors):
-            self.states.append(self.states[j] + (action if isinstance(action, tuple) else (action,)))
-            for array, empty in ((self.parents, j), (self.priors, prior), (self.first, 0), (self.count, -1), (self.visits, 0),
-                                 (self.totals, 0.0), (self.leaf_value, 0.0)):
-                array.append(empty)
+        """Open node j, or add to what it has. Actions that it has already are left out."""
+        here = {self.states[k] for k in self.below[j]}
+        for action, prior, hope in zip(actions, priors, hopes or [None] * len(actions)):
+            state = self.states[j] + (action if isinstance(action, tuple) else (action,))
+            if state in here:
+                continue
+            self.below[j].append(len(self.states))
+            for array, entry in ((self.states, state), (self.parents, j), (self.priors, prior), (self.visits, 0), (self.totals, 0.0),
+                                 (self.count, -1), (self.below, []), (self.leaf_value, 0.0), (self.hopes, hope), (self.closed, False)):
+                array.append(entry)
+        self.count[j] = len(self.below[j])
 
     def children(self, j):
-        return range(self.first[j], self.first[j] + max(0, self.count[j]))
+        return self.below[j]
 
     def select(self, c_init, c_base=19652.0):
-        """From the root to a leaf, at each node to the child with the largest Q + U. -> the leaf."""
+        """From the root to a leaf, at each node to the child with the largest Q + U, past what is closed. -> the leaf."""
         j = 0
         while self.count[j] > 0:
             N = self.visits[j]
             scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
             mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
             Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
-            j = max(self.children(j), key=lambda k: Q(k) + scale * self.priors[k] / (1 + self.visits[k]))
+            j = max((k for k in self.below[j] if not self.closed[k]), key=lambda k: Q(k) + scale * self.priors[k] / (1 + self.visits[k]))
         return j
+
+    def close(self, j):
+        """Node j is done with, and so is every node above it that has no other child left."""
+        while j >= 0 and all(self.closed[k] for k in self.below[j]):
+            self.closed[j], j = True, self.parents[j]
 
     def backup(self, j, value):
         while j >= 0:
@@ -73,7 +84,8 @@ class Tree:
         return lines
 
 
-def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256):
+def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256,
+         skip_ends=False):
     """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one large batch.
 
     roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its actions (none: it is
@@ -82,9 +94,12 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
     state what its children are worth at first sight; otherwise a child that was never visited counts as much as its parent.
     simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero: 0.25).
     stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
-    place. -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
+    place. skip_ends: an end is looked at once and never again, and a tree without anything else draws new actions at its root: for
+    sampled actions, where coming back to an end costs nothing and finds nothing.
+    -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
     """
     trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
+    in_vain = [0] * len(roots)  # how often in a row the root of a closed tree had nothing new to offer
     while waiting or active:
         while waiting and len(active) < together:
             active.append(waiting.pop(0))
@@ -92,14 +107,14 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
         for i in active:
             tree = trees[i]
             while tree.visits[0] < simulations:
-                leaf = tree.select(c_init)
-                if tree.count[leaf] < 0:
+                leaf = 0 if tree.closed[0] else tree.select(c_init)
+                if tree.count[leaf] < 0 or tree.closed[0]:
                     leaves.append((i, leaf))
                     break
                 tree.backup(leaf, tree.leaf_value[leaf])  # an end that is known already: no need to ask the model
         if leaves:
             for (i, leaf), actions, priors, value, *hopes in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
-                tree, total = trees[i], sum(priors)
+                tree, total, again = trees[i], sum(priors) or 1.0, trees[i].closed[0]
                 priors = [p / total for p in priors]
                 if leaf == 0 and noise and priors:
                     rng = random.Random(f"{seed} {i}")  # its own for each tree: together or alone, it comes out the same
@@ -107,8 +122,13 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
                     priors = [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
                 tree.add_children(leaf, actions, priors, *hopes)
                 tree.leaf_value[leaf] = value
-                if leaf:  # opening the root is not a simulation
+                if again:
+                    tree.closed[0] = all(tree.closed[k] for k in tree.below[0])
+                    in_vain[i] = in_vain[i] + 1 if tree.closed[0] else 0
+                elif leaf:  # opening the root is not a simulation
                     tree.backup(leaf, value)
+                    if skip_ends and tree.count[leaf] == 0:
+                        tree.close(leaf)
         grown = {i for i, _ in leaves}
-        active = [i for i in active if i in grown and trees[i].visits[0] < simulations and not (stop and stop(i))]
+        active = [i for i in active if i in grown and trees[i].visits[0] < simulations and in_vain[i] < 10 and not (stop and stop(i))]
     return trees

@@ -239,7 +239,7 @@ class Countdown(Task):
     def numbers_left(self, problem, text):
         """The numbers that are left after the steps of an attempt, sorted; None if it breaks a rule."""
         left = Counter(problem.key[1:-1])
-        for step in text.split(", "):
+        for step in text.split(", ") if text else ():
             match = STEP.fullmatch(step)
             if not match:
                 return None
