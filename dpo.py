@@ -18,8 +18,8 @@ The recipe:
   3. log-probs of both under policy and reference, the loss (`dpo_loss`), step.
 Offline, as in the paper, all samples come from the frozen warm start; with --iterative they come from the current policy.
 
-What is simplified: the pairs of a step are used in that step and then dropped, so that offline DPO sees fresh pairs for as long as it
-has tokens to spend; the reference is the warm start also when the pairs come from the current policy.
+What is simplified: the pairs of a step are used in that step and then dropped, so that offline DPO sees fresh pairs for as long
+as it has tokens to spend; the reference is the warm start also when the pairs come from the current policy.
 """
 import copy
 import math

@@ -65,14 +65,14 @@ class GRPOConfig(SamplingConfig):
 
 # The family. With one update per batch (--epochs 1) no ratio leaves 1, so clips do nothing; reinforce, rloo and dr_grpo then
 # follow the same gradient up to a constant, G/(G-1), which Adam does not notice.
-#               who is the baseline   scale       tokens weigh                clip: below 1 - .., above 1 + ..   KL in the loss
+#            who is the baseline     scale         tokens weigh                   clip: below 1 - .. and above 1 + ..    KL loss
 NO_CLIP = {"clip_low": 1.0, "clip_high": 1e6}
 TABLE = {
-    "reinforce": {"baseline": "mean",   "std": False, "aggregate": "constant",      **NO_CLIP,                            "beta": 0.0},
-    "rloo":      {"baseline": "others", "std": False, "aggregate": "constant",      **NO_CLIP,                            "beta": 0.0},
-    "grpo":      {"baseline": "mean",   "std": True,  "aggregate": "sequence_mean", "clip_low": 0.2, "clip_high": 0.2,    "beta": 0.0},
-    "dr_grpo":   {"baseline": "mean",   "std": False, "aggregate": "constant",      "clip_low": 0.2, "clip_high": 0.2,    "beta": 0.0},
-    "dapo":      {"baseline": "mean",   "std": True,  "aggregate": "token_mean",    "clip_low": 0.2, "clip_high": 0.28,   "beta": 0.0,
+    "reinforce": {"baseline": "mean",  "std": False, "aggregate": "constant",      **NO_CLIP,                          "beta": 0.0},
+    "rloo":      {"baseline": "others","std": False, "aggregate": "constant",      **NO_CLIP,                          "beta": 0.0},
+    "grpo":      {"baseline": "mean",  "std": True,  "aggregate": "sequence_mean", "clip_low": 0.2, "clip_high": 0.2,  "beta": 0.0},
+    "dr_grpo":   {"baseline": "mean",  "std": False, "aggregate": "constant",      "clip_low": 0.2, "clip_high": 0.2,  "beta": 0.0},
+    "dapo":      {"baseline": "mean",  "std": True,  "aggregate": "token_mean",    "clip_low": 0.2, "clip_high": 0.28, "beta": 0.0,
                   "dynamic_sampling": True, "overlong": 0.2, "epochs": 2},
 }
 # Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is 0.04); dr_grpo,

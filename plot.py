@@ -159,13 +159,14 @@ def chains(*runs, out):
     return out
 
 
-METHODS = {"greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00", "rebase": "#D55E00",
-           "mcts": "#CC79A7", "budget": "#8C6D31"}  # by the beginning of the name
+METHODS = {"greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00",
+           "rebase": "#D55E00", "mcts": "#CC79A7", "budget": "#8C6D31"}  # by the beginning of the name
 
 
 def search(tables, out):
-    """Accuracy over tokens, one line a method. tables: list of (title, {name of the method: list of dicts with tokens and accuracy}),
-    a panel each -> the path of the PNG. The same method has the same colour everywhere; its second variant is dashed."""
+    """Accuracy over tokens, one line a method. tables: list of (title, {name of the method: list of dicts with tokens and
+    accuracy}), a panel each -> the path of the PNG. The same method has the same colour everywhere; its second variant is
+    dashed."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -180,7 +181,8 @@ def search(tables, out):
             used[colour] += 1
             COLOURS[name] = colour
             rows = sorted(rows, key=lambda row: row["tokens"])
-            axis.plot([row["tokens"] for row in rows], [row["accuracy"] for row in rows], style, color=colour, marker="o", ms=3, lw=1.4)
+            axis.plot([row["tokens"] for row in rows], [row["accuracy"] for row in rows], style, color=colour, marker="o", ms=3,
+                      lw=1.4)
             ends[name] = (rows[-1]["tokens"], rows[-1]["accuracy"])
         label(axis, ends, gap=0.045)
         most = max(x for x, _ in ends.values())

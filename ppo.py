@@ -1,7 +1,7 @@
 """PPO with a critic: every token gets its own advantage, from a second network that predicts how things will end.
 
-The idea. GRPO tells all tokens of a completion the same thing: it was better, or worse, than its neighbours. A critic V learns what to
-expect after each token; a token is good if things look better after it than before. Four models take part:
+The idea. GRPO tells all tokens of a completion the same thing: it was better, or worse, than its neighbours. A critic V learns
+what to expect after each token; a token is good if things look better after it than before. Four models take part:
 
     actor      pi       the policy: sampled from, trained                     (the warm start, then its own way)
     critic     V        predicts the reward still to come; trained            (trunk: a copy of the warm start; head: zero)

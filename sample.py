@@ -37,7 +37,7 @@ class Rollout:
     logprobs: torch.Tensor        # (B, T) float32, under the temperature that was sampled with; 0 outside of the mask
     finished: torch.Tensor        # (B,) bool: ended in EOS, not cut off by the limit
     problems: list = field(default_factory=list)  # one a row
-    discarded: int = 0            # tokens that were sampled beside these and thrown away (search, Monte-Carlo labels): they cost too
+    discarded: int = 0            # tokens that were sampled beside these and thrown away (search, labels): they cost too
 
     def completions(self, tokenizer):
         """-> list of B texts: what was sampled, without EOS."""
@@ -47,8 +47,9 @@ class Rollout:
 
     def right(self, task):
         """-> (B,) bool: ended by itself, and the rule accepts the answer."""
-        return torch.tensor([done and task.verify(problem, text) for problem, text, done in
-                             zip(self.problems, self.completions(task.tokenizer), self.finished.tolist())], device=self.tokens.device)
+        texts, done = self.completions(task.tokenizer), self.finished.tolist()
+        return torch.tensor([d and task.verify(problem, text) for problem, text, d in zip(self.problems, texts, done)],
+                            device=self.tokens.device)
 
     def select(self, rows):
         """The given rows (N,) as a rollout of their own."""
@@ -210,7 +211,8 @@ def values(model, tokens):
 
 @torch.no_grad()
 def last_values(model, beginnings, endings, batch=512):
-    """What a ScalarModel says at the end of each row, where many rows begin alike: like `model(tokens)` at the last tokens, cheaper.
+    """What a ScalarModel says at the end of each row, where many rows begin alike: like `model(tokens)` at the last tokens,
+    cheaper.
 
     beginnings, endings: lists of N non-empty lists of token ids; row i is beginnings[i] + endings[i]. Neighbours with the same
     beginning share the reading of it. -> (N,) float32.

@@ -15,16 +15,17 @@ All methods here spend tokens on several solutions, or parts of solutions, and c
     mcts              a tree of steps, grown where value and prior promise most (AlphaZero-like: arXiv:2309.17179)
     budget_forcing    one solution that may not end its thinking before the budget is spent, and must afterwards (arXiv:2501.19393)
 
-Who judges (--score for the end, --value for what is half done): the rule, where it needs no answer key (`task.checkable`: in countdown
-the prompt says what is right); a learned judge or critic; rollouts that the rule counts; or the policy's own log-prob.
+Who judges (--score for the end, --value for what is half done): the rule, where it needs no answer key (`task.checkable`: in
+countdown the prompt says what is right); a learned judge or critic; rollouts that the rule counts; or the policy's own log-prob.
 
-The bill. Every token that is sampled for a problem counts, also those of branches that were given up and of rollouts: methods are compared
-at equal tokens, never at equal numbers of simulations. Reading is not counted, as everywhere (a judge reads, it does not write).
+The bill. Every token that is sampled for a problem counts, also those of branches that were given up and of rollouts: methods
+are compared at equal tokens, never at equal numbers of simulations. Reading is not counted, as everywhere (a judge reads, it
+does not write).
 
 A *row* is a list of token ids, a prompt and what has been written so far. Ids are passed on; text is never encoded again.
 
-What is simplified: a step is sampled anew from the whole row (the cache of the parent is not kept); no virtual loss, because many trees
-advance together and each of them waits for its own leaf.
+What is simplified: a step is sampled anew from the whole row (the cache of the parent is not kept); no virtual loss, because
+many trees advance together and each of them waits for its own leaf.
 """
 import json
 import math
@@ -62,7 +63,7 @@ class Desk:
         self.eos, self.pad = task.tokenizer.eos, task.tokenizer.pad
         [self.step_token], [self.end_of_thinking] = task.tokenizer.encode(task.step_token), task.tokenizer.encode("</think>")
         self.spent = [0] * len(problems)
-        self.finished = {i: [] for i in range(len(problems))}  # whole solutions that rollouts came to: paid for, so why not look at them
+        self.finished = {i: [] for i in range(len(problems))}  # whole solutions that searching came to, rollouts included
         self.calls = self.rows = 0  # of the model
         self.filled = []            # mcts: share of the trees that may advance together that really do, for each call
 
@@ -119,7 +120,7 @@ class Desk:
                                       [row[n:] for row, n in zip(rows, shared)])).tolist()
         places = None
         if self.aggregate != "last":
-            places = [[t for t in range(len(self.prompts[o]), len(row)) if row[t] == self.step_token or t == len(row) - 1] or [len(row) - 1]
+            places = [[t for t in range(len(self.prompts[o]), len(row) - 1) if row[t] == self.step_token] + [len(row) - 1]
                       for o, row in zip(owners, rows)]
         fold = {"last": lambda x: x[-1], "min": torch.min, "product": torch.prod}[self.aggregate]
         return [float(fold(squash(x))) for x in scores_at(self.judge, rows, places)]
@@ -134,7 +135,8 @@ class Desk:
                 i = open_rows[k // self.rollouts]
                 self.spent[owners[i]] += length - len(rows[i])
                 self.finished[owners[i]].append(row[:length])
-        return [float(right[i].float().mean()) if limits[i] else float(self.right(o, row)) for i, (o, row) in enumerate(zip(owners, rows))]
+        return [float(right[i].float().mean()) if limits[i] else float(self.right(o, row))
+                for i, (o, row) in enumerate(zip(owners, rows))]
 
     @torch.no_grad()
     def own_confidence(self, owners, rows):
@@ -143,7 +145,8 @@ class Desk:
         for i in range(0, len(rows), 256):
             part = rows[i:i + 256]
             longest = max(map(len, part))
-            logprobs, _ = score(self.model, torch.tensor([row + [self.pad] * (longest - len(row)) for row in part], device=self.model.device))
+            tokens = torch.tensor([row + [self.pad] * (longest - len(row)) for row in part], device=self.model.device)
+            logprobs, _ = score(self.model, tokens)
             for o, row, line in zip(owners[i:i + 256], part, logprobs):
                 start = len(self.prompts[o])
                 found.append(math.exp(float(line[start:len(row)].mean())) if len(row) > start else 0.5)
@@ -151,7 +154,8 @@ class Desk:
 
     def choose_finished(self, judge):
         """The best of all whole solutions that a search has come to."""
-        return self.choose([i for i, rows in self.finished.items() for _ in rows], [row for rows in self.finished.values() for row in rows], judge)
+        pairs = [(i, row) for i, rows in self.finished.items() for row in rows]
+        return self.choose([i for i, _ in pairs], [row for _, row in pairs], judge)
 
     def choose(self, owners, rows, judge):
         """The best row of each problem by `judge`; one that has not ended by itself comes last. -> list, a row for each problem."""
@@ -211,18 +215,20 @@ def majority_vote(desk, n, judge=None):
 def budget_forcing(desk, budget):
     """Think for `budget` tokens: an earlier end of thinking is taken back, a later one is forced. -> rows.
 
-    Taking back means that the token "</think>" may not come next, so the policy starts another attempt; unless the solution says that it
-    has found the answer (`task.own_verdict`). The task's token limit holds: with it the room for thinking ends.
+    Taking back means that the token "</think>" may not come next, so the policy starts another attempt; unless the solution
+    says that it has found the answer (`task.own_verdict`). The task's token limit holds: with it the room for thinking ends.
     """
     task, owners = desk.task, list(range(len(desk.problems)))
     rows, answer_room = list(desk.prompts), task.min_new_tokens
     thinking, forbid = set(owners), None
     while thinking:
         part = sorted(thinking)
-        limits = [max(1, min(budget, desk.limit - answer_room) - (len(rows[i]) - len(desk.prompts[i]))) for i in part]
-        for i, row in zip(part, desk.sample(part, [rows[i] for i in part], stop=desk.end_of_thinking, limits=limits, forbid=forbid)[0]):
+        most = min(budget, desk.limit - answer_room)
+        limits = [max(1, most - (len(rows[i]) - len(desk.prompts[i]))) for i in part]
+        longer, _ = desk.sample(part, [rows[i] for i in part], stop=desk.end_of_thinking, limits=limits, forbid=forbid)
+        for i, row in zip(part, longer):
             used = len(row) - len(desk.prompts[i])
-            on = row[-1] == desk.end_of_thinking and used < min(budget, desk.limit - answer_room) and not task.own_verdict(desk.text(i, row))
+            on = row[-1] == desk.end_of_thinking and used < most and not task.own_verdict(desk.text(i, row))
             if on:
                 row = row[:-1]  # suppressed; it was sampled, so it has been paid for
             elif row[-1] not in (desk.end_of_thinking, desk.eos):
@@ -289,12 +295,14 @@ def beam_search(desk, n, value, judge, widths=halves):
 
 # ------------------------------------------------------------------------------------------ steps: a tree
 
-def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, simulations=10_000, noise=0.0, seed=0, together=TOGETHER):
+def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, simulations=10_000, noise=0.0, seed=0,
+                together=TOGETHER):
     """`mcts` over steps of reasoning -> rows, trees. A state is (problem, *row); an action is a tuple of token ids, one step.
 
-    width, root_width: steps drawn at a node, and at the root, where the choice is widest. c_init: weight of the prior; AlphaZero's 1.25
-    is for values from -1 to 1 and many simulations. value: judges the leaves. judge: chooses among the solutions that the tree has come to. A tree stops when its problem has spent the
-    budget, or when the rule, if it is the judge, accepts a solution. If it came to none, the most visited path is written on.
+    width, root_width: steps drawn at a node, and at the root, where the choice is widest. c_init: weight of the prior;
+    AlphaZero's 1.25 is for values from -1 to 1 and many simulations. value: judges the leaves. judge: chooses among the
+    solutions that the tree has come to. A tree stops when its problem has spent the budget, or when the rule, if it is the
+    judge, accepts a solution. If it came to none, the most visited path is written on.
     """
     root_width = min(root_width, max(2, budget // 20))  # a small budget is not to be spent on first steps alone
     solutions = desk.finished
@@ -312,7 +320,8 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
 
     def judged(owners, rows, **shared):
         """The values of some rows; each is asked for once. A row that ran out of room has failed."""
-        ask = [k for k, (o, row) in enumerate(zip(owners, rows)) if (o, *row) not in known and (desk.room(o, row) or desk.ended(o, row))]
+        ask = [k for k, (o, row) in enumerate(zip(owners, rows))
+               if (o, *row) not in known and (desk.room(o, row) or desk.ended(o, row))]
         shared = {name: [lengths[k] for k in ask] for name, lengths in shared.items() if value == desk.learned}
         for k, v in zip(ask, value([owners[k] for k in ask], [rows[k] for k in ask], **shared) if ask else []):
             known[owners[k], *rows[k]] = v
@@ -324,7 +333,9 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
         values, actions, priors = judged(owners, rows), [[] for _ in rows], [[] for _ in rows]
         wide = [k for k in range(len(rows)) if desk.room(owners[k], rows[k])
                 for _ in range(root_width if len(rows[k]) == len(desk.prompts[owners[k]]) else width)]
-        longer, logprobs = (desk.sample([owners[k] for k in wide], [rows[k] for k in wide], stop=desk.step_token) if wide else ([], []))
+        longer, logprobs = [], []
+        if wide:
+            longer, logprobs = desk.sample([owners[k] for k in wide], [rows[k] for k in wide], stop=desk.step_token)
         for k, row, logprob in zip(wide, longer, logprobs):
             action = tuple(row[len(rows[k]):])
             if action not in actions[k]:  # the prior of a step is its probability, over the different ones that were drawn
@@ -335,11 +346,12 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
         if not reads:
             return actions, priors, values
         each = [(k, a) for k in range(len(rows)) for a in actions[k]]
-        hopes = iter(judged([owners[k] for k, _ in each], [rows[k] + list(a) for k, a in each], shared=[len(rows[k]) for k, _ in each]))
+        hopes = iter(judged([owners[k] for k, _ in each], [rows[k] + list(a) for k, a in each],
+                            shared=[len(rows[k]) for k, _ in each]))
         return actions, priors, values, [[next(hopes) for _ in of_one] for of_one in actions]
 
-    trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, c_init=c_init, noise=noise, seed=seed,
-                 together=together, skip_ends=True,
+    trees = mcts([(i, *prompt) for i, prompt in enumerate(desk.prompts)], expand, simulations, c_init=c_init, noise=noise,
+                 seed=seed, together=together, skip_ends=True,
                  stop=enough)
     unfinished = [i for i in solutions if not solutions[i]]
     rows = []
@@ -359,8 +371,8 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
 def expert(model, task, config, generator=None):
     """Expert iteration: a `collect(problems) -> Rollout` that searches, for an algorithm that imitates what it is given.
 
-    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One solution a problem. These are
-    training problems, so the rule may judge, whatever the task. Tokens that were spent and not used are in `discarded`.
+    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One solution a problem.
+    These are training problems, so the rule may judge, whatever the task. Tokens that were spent and not used are in `discarded`.
     """
     def collect(problems):
         desk = Desk(model, task, problems, config.max_new_tokens, config.temperature, generator, rollouts=1)
@@ -409,8 +421,8 @@ def best_of_n_kl_bound(n):
 def vote_accuracy(p, right, n):
     """The chance that n votes elect answer `right`, exactly. p: list of the answers' probabilities; ties are drawn by lot.
 
-    As n grows it goes to 1 if no other answer is more probable than the right one, and to 0 if one is: votes find the likeliest answer,
-    not the truth.
+    As n grows it goes to 1 if no other answer is more probable than the right one, and to 0 if one is: votes find the likeliest
+    answer, not the truth.
 
     >>> round(vote_accuracy([0.6, 0.4], 0, 3), 4)                       # 0.6^3 + 3 * 0.6^2 * 0.4
     0.648
@@ -449,11 +461,11 @@ class SearchConfig:
     budget: str = setting("512", "tokens per problem, whole numbers with commas between them")
     problems: int = setting(200, "how many", low=1, high=10**6)
     split: str = setting("test", "which problems; tune on val, never on test", choices=("train", "val", "test"))
-    judge: str = setting("", "run with a learned judge (orm, prm, rm) or a critic (ppo); empty: the run's own critic, if it has one")
-    score: str = setting("auto", "who chooses among finished solutions; auto: the rule if the task is checkable, else the judge, else "
-                         "the policy's own confidence", choices=("auto", "rule", "judge", "confidence"))
-    value: str = setting("auto", "who judges what is half done; auto: the judge, else rollouts if the task is checkable, else confidence",
-                         choices=("auto", "critic", "judge", "rollouts", "confidence"))
+    judge: str = setting("", "run with a judge (orm, prm, rm) or a critic (ppo); empty: the run's own critic, if it has one")
+    score: str = setting("auto", "who chooses among finished solutions; auto: the rule if the task is checkable, else the judge, "
+                         "else the policy's own confidence", choices=("auto", "rule", "judge", "confidence"))
+    value: str = setting("auto", "who judges what is half done; auto: the judge, else rollouts if the task is checkable, else "
+                         "confidence", choices=("auto", "critic", "judge", "rollouts", "confidence"))
     aggregate: str = setting("last", "how a judge's scores of the steps become one", choices=("last", "min", "product"))
     rollouts: int = setting(1, "rollouts for the value of a leaf", low=1, high=10**4)
     width: int = setting(2, "mcts: steps drawn at a node", low=1, high=10**4)
@@ -550,8 +562,8 @@ def main(argv=None):
     desk = Desk(model, task, problems, limit, c.temperature, judge=judge)
     _, _, score_by, value_by = judges(desk, c)
     typical = typical_length(desk)
-    print(f"{given['run']}: {c.problems} {c.split} problems of {task.name}, about {typical:.0f} tokens a solution; finished solutions are "
-          f"judged by {score_by}, half-finished ones by {value_by}; ± is a 95 % interval")
+    print(f"{given['run']}: {c.problems} {c.split} problems of {task.name}, about {typical:.0f} tokens a solution; finished "
+          f"solutions are judged by {score_by}, half-finished ones by {value_by}; ± is a 95 % interval")
     print("| method | budget | accuracy | tokens per problem | seconds | rows per call of the model |\n|---|---|---|---|---|---|")
     results = []
     for method in methods:
@@ -559,8 +571,8 @@ def main(argv=None):
             r = measure(model, task, problems, method, budget, c, judge, typical, limit)
             results.append(r)
             full = "" if r["batch_full"] is None else f", {r['batch_full']:.0%} full"
-            print(f"| {method} | {budget or ''} | {r['accuracy']:.3f} ± {r['interval']:.3f} | {r['tokens']:.0f} | {r['seconds']:.1f} "
-                  f"| {r['rows_per_call']:.0f}{full} |", flush=True)
+            print(f"| {method} | {budget or ''} | {r['accuracy']:.3f} ± {r['interval']:.3f} | {r['tokens']:.0f} "
+                  f"| {r['seconds']:.1f} | {r['rows_per_call']:.0f}{full} |", flush=True)
     if c.out:
         folder = pathlib.Path(c.out)
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,15 @@ The recipe:
   3. cut the batch into micro-batches of rows of similar length, so that little padding is computed;
   4. step: Muon on the hidden matrices, AdamW on the rest; constant rate, then linearly down to zero.
 
-STaR (arXiv:2203.14465; also called rejection sampling, or expert iteration) gets its demonstrations elsewhere: sample, keep what the
-rule accepts, fine-tune on that, repeat. In the words of `grpo.py`: an advantage of 1 for right answers and 0 for wrong ones,
-no baseline, no clip. What comes out as often as it goes in is confirmed, not only what is better than usual. With --teacher the
-samples come from another run: distillation. With --expert the solutions are found by search instead (search.py), as in AlphaZero.
+STaR (arXiv:2203.14465; also called rejection sampling, or expert iteration) gets its demonstrations elsewhere: sample, keep
+what the rule accepts, fine-tune on that, repeat. In the words of `grpo.py`: an advantage of 1 for right answers and 0 for wrong
+ones, no baseline, no clip. What comes out as often as it goes in is confirmed, not only what is better than usual. With
+--teacher the samples come from another run: distillation. With --expert the solutions are found by search instead (search.py),
+as in AlphaZero.
 
-What is simplified: no packing of several examples into a row, no dropout, no weight decay. STaR begins each round anew from the first
-model and explains its mistakes with a hint; here it goes on from where it is, without hints. It imitates at temperature 1 whatever
-was sampled, at any temperature.
+What is simplified: no packing of several examples into a row, no dropout, no weight decay. STaR begins each round anew from the
+first model and explains its mistakes with a hint; here it goes on from where it is, without hints. It imitates at temperature 1
+whatever was sampled, at any temperature.
 Source: the cold start of DeepSeek-R1 (arXiv:2501.12948, section 2.3.1); rate schedule: arXiv:2405.18392.
 """
 import hashlib

@@ -230,8 +230,8 @@ class Run:
     # ---- files
 
     def save(self):
-        state = {"step": self.step, "tokens": self.tokens, "updates": self.updates, "skipped": self.skipped, "seconds": self.seconds,
-                 "before": self.before, "warm_start": self.warm_start, "rng": self.rng.getstate(),
+        state = {"step": self.step, "tokens": self.tokens, "updates": self.updates, "skipped": self.skipped,
+                 "seconds": self.seconds, "before": self.before, "warm_start": self.warm_start, "rng": self.rng.getstate(),
                  "generator": self.generator.get_state(), "torch_rng": torch.get_rng_state()}
         more = {"algorithm": self.algorithm.state_dict()} if self.algo in ALGORITHMS else {}
         checkpoint.save(self.folder / "checkpoint.pt", self.policy, self.task, self.config_dict(), state=state, **more)
@@ -306,8 +306,8 @@ class Run:
             bad = bad + 1 if line["skipped"] > self.skipped else 0
             self.skipped = line["skipped"]
             if bad == BAD_STEPS:
-                raise InputError(f"the gradients of {bad} steps in a row were not finite, up to step {self.step}: try a lower --lr, a lower "
-                                 f"--max-grad-norm or --dtype float32; the last checkpoint is in {self.folder}")
+                raise InputError(f"the gradients of {bad} steps in a row were not finite, up to step {self.step}: try a lower --lr, "
+                                 f"a lower --max-grad-norm or --dtype float32; the last checkpoint is in {self.folder}")
             history.append(line)
             for warning in collapse(history):
                 if warning not in warned:
@@ -369,7 +369,8 @@ class Run:
                 **by_chain(judged),
                 # -log pi of what was sampled is an unbiased estimate of the policy's entropy, and costs nothing.
                 "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), **metrics,
-                "updates": self.updates, "skipped": self.skipped + bool(broken), "tokens": self.tokens, "tokens_per_second": (rollout.sampled_tokens + rollout.discarded) / seconds,
+                "updates": self.updates, "skipped": self.skipped + bool(broken), "tokens": self.tokens,
+                "tokens_per_second": (rollout.sampled_tokens + rollout.discarded) / seconds,
                 "seconds": seconds}
 
     # ---- the end
@@ -413,10 +414,11 @@ def collapse(history, width=5):
     mean = lambda name, lines: sum(line[name] for line in lines) / width
     early, late, warnings = history[:width], history[-width:], []
     if mean("reward", late) < 0.2 * max(mean("reward", history[i:i + width]) for i in range(0, len(history) - width + 1, width)):
-        warnings.append("the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and lower --lr")
+        warnings.append("the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and "
+                        "lower --lr")
     if mean("entropy", late) < 0.05 * mean("entropy", early) and mean("accuracy", late) < 0.9:
-        warnings.append("the entropy is gone: all samples of a problem are alike, and nothing can be learned from them; lower --lr, or "
-                        "add --entropy-bonus")
+        warnings.append("the entropy is gone: all samples of a problem are alike, and nothing can be learned from them; "
+                        "lower --lr, or add --entropy-bonus")
     return warnings
 
 
@@ -509,9 +511,9 @@ if __name__ == "__main__":
     except InputError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in ("out of memory", "can't allocate memory")):
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in ("out of memory", "can't allocate memory")):
             raise
-        sys.exit(print("error: not enough memory: lower --prompts, --group-size, --max-new-tokens or --micro-batch (and --sft-micro-batch); "
-                       "a run goes on from its last checkpoint with --resume", file=sys.stderr) or 2)
+        sys.exit(print("error: not enough memory: lower --prompts, --group-size, --max-new-tokens or --micro-batch (and "
+                       "--sft-micro-batch); a run goes on from its last checkpoint with --resume", file=sys.stderr) or 2)
     except KeyboardInterrupt:  # outside of the loop of steps: a warm start or an evaluation begins again
         sys.exit(print("\nstopped; python train.py --resume RUN goes on from the run's last checkpoint", file=sys.stderr) or 130)

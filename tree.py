@@ -12,7 +12,8 @@ the way what it saw:
 search.py plugs a language model in: a state is a half-written solution, an action the next step of it. tests/test_search.py plugs
 in trees whose values are known.
 
-What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and each waits for its own leaf.
+What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and each waits for its
+own leaf.
 Source: AlphaZero, arXiv:1712.01815; for language models arXiv:2309.17179, with its constants.
 """
 import math
@@ -43,8 +44,9 @@ class Tree:
             if state in here:
                 continue
             self.below[j].append(len(self.states))
-            for array, entry in ((self.states, state), (self.parents, j), (self.priors, prior), (self.visits, 0), (self.totals, 0.0),
-                                 (self.count, -1), (self.below, []), (self.leaf_value, 0.0), (self.hopes, hope), (self.closed, False)):
+            for array, entry in ((self.states, state), (self.parents, j), (self.priors, prior), (self.visits, 0),
+                                 (self.totals, 0.0), (self.count, -1), (self.below, []), (self.leaf_value, 0.0),
+                                 (self.hopes, hope), (self.closed, False)):
                 array.append(entry)
         self.count[j] = len(self.below[j])
 
@@ -59,7 +61,8 @@ class Tree:
             scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
             mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
             Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
-            j = max((k for k in self.below[j] if not self.closed[k]), key=lambda k: Q(k) + scale * self.priors[k] / (1 + self.visits[k]))
+            U = lambda k: scale * self.priors[k] / (1 + self.visits[k])
+            j = max((k for k in self.below[j] if not self.closed[k]), key=lambda k: Q(k) + U(k))
         return j
 
     def close(self, j):
@@ -129,6 +132,6 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
                     tree.backup(leaf, value)
                     if skip_ends and tree.count[leaf] == 0:
                         tree.close(leaf)
-        grown = {i for i, _ in leaves}
-        active = [i for i in active if i in grown and trees[i].visits[0] < simulations and in_vain[i] < 10 and not (stop and stop(i))]
+        active = [i for i in active
+                  if trees[i].visits[0] < simulations and in_vain[i] < 10 and not (stop and stop(i))]
     return trees

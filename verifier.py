@@ -1,8 +1,8 @@
 """Learned judges: a network that reads a solution and says how good it looks, for tasks where no rule can.
 
-The idea. A rule needs the answer key, and reads only the end. A judge is a GPT with a scalar head (model.ScalarModel) that is trained
-on the policy's own samples, which a rule has marked, and can later be asked about new ones: about whole solutions, or about
-half-finished ones, which is what a search needs. Three ways to train it:
+The idea. A rule needs the answer key, and reads only the end. A judge is a GPT with a scalar head (model.ScalarModel) that is
+trained on the policy's own samples, which a rule has marked, and can later be asked about new ones: about whole solutions, or
+about half-finished ones, which is what a search needs. Three ways to train it:
 
     orm   outcome:   the whole solution     - [ y log s + (1 - y) log(1 - s) ]     s = sigmoid(head at the last token), y: is it right?
     prm   process:   the end of every step  the same, y: does it end right from here, if the policy goes on by itself?
@@ -19,8 +19,8 @@ The recipe:
     python train.py --algo orm --task countdown --init runs/grpo-countdown-0 --out runs/orm
     python verifier.py runs/orm          how often is it right? beside what the solution says of itself
 
-What is simplified: fresh samples in every step, so nothing can be overfitted; the judge starts from the policy it judges. A prm label is
-about the policy that made it: a better one might still save a step that is hopeless for this one.
+What is simplified: fresh samples in every step, so nothing can be overfitted; the judge starts from the policy it judges. A prm
+label is about the policy that made it: a better one might still save a step that is hopeless for this one.
 """
 import math
 import sys
@@ -65,9 +65,9 @@ def step_ends(rollout, task):
 def rollout_values(model, task, rows, problems, limits, n, temperature=1.0, generator=None):
     """How often does a solution end right if the policy goes on from here? A Monte-Carlo estimate, by the rule.
 
-    rows: list of N lists of token ids, prompt and beginning of a solution; problems: one a row; limits: list of N, how many tokens a
-    row may still get (0: it is over, and wrong). -> right (N, n) bool, tokens spent (int), Rollout of the n completions of
-    each row that had room, and which rows these are.
+    rows: list of N lists of token ids, prompt and beginning of a solution; problems: one a row; limits: list of N, how many
+    tokens a row may still get (0: it is over, and wrong). -> right (N, n) bool, tokens spent (int), Rollout of the n
+    completions of each row that had room, and which rows these are.
     """
     open_rows = [i for i, limit in enumerate(limits) if limit > 0]
     right = torch.zeros(len(rows), n, dtype=torch.bool)
@@ -105,7 +105,8 @@ def label_steps(model, task, rollout, n, max_new_tokens, temperature=1.0, genera
 def judge_loss(kind, scores, ends, labels, chosen=None, rejected=None):
     """The losses of the table above. scores (B, T): the raw head; -> scalar, the mean over what is judged.
 
-    orm, prm: ends (B, T) bool, labels (B, T) in [0, 1]. rm: ends marks the last token of each row, chosen and rejected (N,) are rows.
+    orm, prm: ends (B, T) bool, labels (B, T) in [0, 1]. rm: ends marks the last token of each row, chosen and rejected (N,) are
+    rows.
 
     >>> scores, ends = torch.tensor([[5.0, 0.0], [5.0, 0.0]]), torch.tensor([[False, True], [False, True]])
     >>> round(float(judge_loss("orm", scores, ends, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))), 4)      # undecided: ln 2
@@ -210,8 +211,8 @@ class Verifier:
 
 @torch.no_grad()
 def scores_at(judge, rows, places=None, batch=256):
-    """The raw head of a ScalarModel: rows, list of N lists of token ids -> list of N tensors, the scores at `places[i]` (positions in
-    the row; default: its last token). Rows of similar length are read together."""
+    """The raw head of a ScalarModel: rows, list of N lists of token ids -> list of N tensors, the scores at `places[i]`
+    (positions in the row; default: its last token). Rows of similar length are read together."""
     places = places or [[len(row) - 1] for row in rows]
     found, order = [None] * len(rows), sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     for i in range(0, len(order), batch):
@@ -274,7 +275,8 @@ def main(argv=None):
         _, right, spent = label_steps(policy, task, few, n, limit, generator=generator)
         soft, hard = right.float().mean(1)[inside], right.any(1)[inside]
         print(f"Monte-Carlo labels, {n:2} rollouts, {spent:7} tokens: hard label agrees with the truth in "
-              f"{float((hard == truth).float().mean()):.3f}, soft label above 1/2 in {float(((soft > 0.5) == truth).float().mean()):.3f}, "
+              f"{float((hard == truth).float().mean()):.3f}, soft label above 1/2 in "
+              f"{float(((soft > 0.5) == truth).float().mean()):.3f}, "
               f"AUC of the soft label {auc(soft, truth):.3f}")
 
 

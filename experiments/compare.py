@@ -78,7 +78,8 @@ def results(plan, cells):
             print("cell", *c, flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path.with_suffix(".log"), "a") as log:
-                subprocess.run([sys.executable, __file__, "--cell", *map(str, c), *(["--quick"] if plan is QUICK else [])], check=True,
+                quick = ["--quick"] if plan is QUICK else []
+                subprocess.run([sys.executable, __file__, "--cell", *map(str, c), *quick], check=True,
                                env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=HERE, stdout=log, stderr=log)
         return json.loads(path.read_text())
     with ThreadPoolExecutor(2) as two:

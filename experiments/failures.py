@@ -3,8 +3,8 @@
     python experiments/failures.py             about 8 minutes on 2 cores; goes on where it was stopped
     python experiments/failures.py --quick     3 minutes
 
-1. a learning rate that collapses the policy within 20 steps; 2. a policy that has lost its entropy, and with it everything that could
-be learned from; 3. reward without accuracy; 4. a KL in the loss that does nothing, because it is the wrong estimate.
+1. a learning rate that collapses the policy within 20 steps; 2. a policy that has lost its entropy, and with it everything that
+could be learned from; 3. reward without accuracy; 4. a KL in the loss that does nothing, because it is the wrong estimate.
 Results: runs/failures/*, docs/failures.png. The page is docs/failures.md.
 """
 import argparse
@@ -41,7 +41,9 @@ def main():
     for name, flags in RUNS.items():
         run = folder / name
         if not (run / "summary.json").exists():
-            command = ["--resume", str(run)] if (run / "config.json").exists() else [*flags, "--out", str(run), "--test-problems", "50", *small]
+            command = [*flags, "--out", str(run), "--test-problems", "50", *small]
+            if (run / "config.json").exists():
+                command = ["--resume", str(run)]
             print("python train.py", *command, flush=True)
             subprocess.run([sys.executable, "train.py", *command], check=True)
     try:

@@ -4,9 +4,10 @@
     python experiments/test_time.py --quick    3 minutes: small judges, 40 problems, only to see that it works
 
 The claims to be examined: searching with a judge beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
-arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after GRPO on a million tokens, and
-the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges: orm, prm (soft labels, 2 rollouts) and
-the critic of PPO, trained alone with the policy held fixed. 200 test problems; the tokens are those that were really sampled.
+arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after
+GRPO on a million tokens, and the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges:
+orm, prm (soft labels, 2 rollouts) and the critic of PPO, trained alone with the policy held fixed. 200 test problems; the
+tokens are those that were really sampled.
 
 Two cells run at a time, with one thread each. Results: runs/test-time/, docs/test_time.md, docs/test_time.json, docs/test_time.png.
 """
@@ -23,7 +24,8 @@ sys.path.insert(0, str(HERE))
 PLAIN = ["--eval-every", "0", "--test-problems", "1"]
 POLICIES = {  # name: (flags of train.py, judges that are trained for it)
     "warm": (["--algo", "sft", "--task", "countdown"], ("orm", "prm", "critic")),
-    "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "1000000", "--token-budget", "1000000"], ("orm", "prm", "critic")),
+    "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "1000000", "--token-budget", "1000000"],
+             ("orm", "prm", "critic")),
     "squaring": (["--algo", "sft", "--task", "iterated_squaring"], ("orm", "prm")),
 }
 JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "60"],
@@ -61,7 +63,9 @@ def train_cell(plan, name):
     import train
     policy, _, judge = name.partition("-")
     run = pathlib.Path(plan["folder"]) / name
-    start = [*JUDGES[judge], "--task", POLICIES[policy][0][3], "--init", f"{plan['folder']}/{policy}"] if judge else POLICIES[policy][0]
+    start = POLICIES[policy][0]
+    if judge:
+        start = [*JUDGES[judge], "--task", start[3], "--init", f"{plan['folder']}/{policy}"]
     train.main(["--resume", str(run)] if (run / "config.json").exists() else [*start, *PLAIN, *plan["flags"], "--out", str(run)])
 
 
@@ -124,11 +128,13 @@ def main():
     (out / "test_time.json").write_text(json.dumps(table, indent=1) + "\n")
     try:
         import plot
-        ruled = lambda label: "rule" in label or label in ("greedy", "budget forcing")
-        plot.search([(f"{policy}: {title}", {label: rows for label, rows in methods.items() if keep(label)})
-                     for policy, methods in table.items() for title, keep in (("the rule chooses", ruled),
-                                                                              ("judges and votes choose", lambda label: "rule" not in label))
-                     if any("rule" in label for label in methods) or title != "the rule chooses"], out / "test_time.png")
+        panels = []
+        for policy, methods in table.items():
+            ruled = {label: rows for label, rows in methods.items() if "rule" in label or label == "greedy"}
+            if len(ruled) > 1:
+                panels.append((f"{policy}: the rule chooses", ruled))
+            panels.append((f"{policy}: judges and votes choose", {k: rows for k, rows in methods.items() if "rule" not in k}))
+        plot.search(panels, out / "test_time.png")
     except ModuleNotFoundError:
         print("(no picture: matplotlib is not installed)")
 

@@ -215,7 +215,7 @@ class Countdown(Task):
         return completion.split("</think>")[0].endswith("found\n")
 
     def still_possible(self, problem, completion):
-        """Can the attempt that a cut-off completion is in the middle of still reach the target by legal steps? The truth about a step.
+        """Can the attempt that a cut-off completion is in still reach the target by legal steps? The truth about a step.
 
         >>> task = Countdown(CountdownOptions())
         >>> problem = Problem("Use 3, 5, 7 to make 22.\\n", 22, ("countdown", 3, 5, 7, 22))
