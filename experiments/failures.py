@@ -18,14 +18,14 @@ sys.path.insert(0, str(HERE))
 RUNS = {  # name: flags of train.py; every one is a whole command
     "healthy": ["--algo", "grpo", "--steps", "20"],
     "rate": ["--algo", "grpo", "--steps", "20", "--lr", "3e-3"],
-    "entropy": ["--algo", "grpo", "--steps", "20", "--lr", "1e-3", "--epochs", "4"],
+    "entropy": ["--algo", "grpo", "--steps", "20", "--train-problems", "1"],
     "format": ["--algo", "grpo", "--steps", "20", "--sft-steps", "100", "--accuracy-weight", "0.1", "--format-weight", "1"],
     "k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1"],
     "k2": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k2"],
 }
 PANELS = [  # title, (label, run, metric) of each curve
     ("1. collapse: accuracy", [("lr 3e-3", "rate", "accuracy"), ("lr 3e-4", "healthy", "accuracy")]),
-    ("2. entropy gone (nats per token)", [("lr 1e-3, 4 epochs", "entropy", "entropy"), ("lr 3e-4, 1 epoch", "healthy", "entropy")]),
+    ("2. entropy gone (nats per token)", [("one problem", "entropy", "entropy"), ("fresh problems", "healthy", "entropy")]),
     ("3. reward without accuracy", [("reward", "format", "reward"), ("accuracy", "format", "accuracy")]),
     ("4. KL to the warm start", [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k2 in the loss", "k2", "kl")]),
 ]
