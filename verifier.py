@@ -44,15 +44,15 @@ class VerifierConfig(SamplingConfig):
     kind: str = setting("orm", "what is judged, see verifier.py", choices=("orm", "prm", "rm"))
     group_size: int = setting(4, "samples per problem", low=2, high=65536)
     temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
-    rollouts: int = setting(2, "prm: Monte-Carlo rollouts for the label of a step", low=1, high=10**4)
+    rollouts: int = setting(4, "prm: Monte-Carlo rollouts for the label of a step", low=1, high=10**4)
     labels: str = setting("soft", "prm: the share of rollouts that end right, or whether any does", choices=("soft", "hard"))
     lr: float = setting(1e-3, "AdamW's rate", low=0.0, high=1.0)
-    epochs: int = setting(4, "passes over each batch, an optimizer step each: labels cost more than steps", low=1, high=1000)
+    epochs: int = setting(1, "passes over each batch, an optimizer step each", low=1, high=1000)
     micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
-TABLE = {kind: {"kind": kind, "steps": 100, "prompts": 32} for kind in ("orm", "prm", "rm")}
+TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 16} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
 
 
 def step_ends(rollout, task):

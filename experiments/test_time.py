@@ -6,7 +6,7 @@
 The claims to be examined: searching with a judge beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
 arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after
 GRPO on a million tokens, and the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges:
-orm, prm (soft labels, 2 rollouts) and the critic of PPO, trained alone with the policy held fixed. 200 test problems; the
+orm, prm (soft labels, 4 rollouts) and the critic of PPO, trained alone with the policy held fixed. 200 test problems; the
 tokens are those that were really sampled.
 
 Two cells run at a time, with one thread each. Results: runs/test-time/, docs/test_time.md, docs/test_time.json, docs/test_time.png.
@@ -28,28 +28,38 @@ POLICIES = {  # name: (flags of train.py, judges that are trained for it)
              ("orm", "prm", "critic")),
     "squaring": (["--algo", "sft", "--task", "iterated_squaring"], ("orm", "prm")),
 }
-JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "60"],
+JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "100"],
           "critic": ["--algo", "ppo", "--critic-warmup", "60", "--steps", "60", "--prompts", "256"]}
 # label: (method, judge, settings of search.py)
+LEARNED = {"score": "judge"}
 COUNTDOWN = {
     "greedy": ("greedy", "", {}),
     "sampling until the rule accepts": ("sample", "", {}),
     "best of n, rule": ("best_of_n", "", {}),
-    "beam search, prm inside, rule": ("beam_search", "prm", {}),
-    "rebase, prm inside, rule": ("rebase", "prm", {}),
+    "beam search, critic inside, rule": ("beam_search", "critic", {}),
+    "rebase, critic inside, rule": ("rebase", "critic", {}),
     "mcts, critic inside, rule": ("mcts", "critic", {}),
     "mcts, rollouts inside, rule": ("mcts", "", {}),
     "budget forcing": ("budget_forcing", "", {}),
     "majority vote": ("majority_vote", "", {}),
-    "best of n, orm": ("best_of_n", "orm", {"score": "judge"}),
-    "best of n, prm": ("best_of_n", "prm", {"score": "judge"}),
-    "best of n, prm (min)": ("best_of_n", "prm", {"score": "judge", "aggregate": "min"}),
-    "beam search, prm": ("beam_search", "prm", {"score": "judge"}),
-    "rebase, prm": ("rebase", "prm", {"score": "judge"}),
-    "mcts, prm": ("mcts", "prm", {"score": "judge"}),
+    "best of n, orm": ("best_of_n", "orm", LEARNED),
+    "best of n, prm": ("best_of_n", "prm", LEARNED),
+    "rebase, prm": ("rebase", "prm", LEARNED),
+    "best of n, critic": ("best_of_n", "critic", LEARNED),
+    "beam search, critic": ("beam_search", "critic", LEARNED),
+    "rebase, critic": ("rebase", "critic", LEARNED),
+    "mcts, critic": ("mcts", "critic", LEARNED),
 }
-SQUARING = {label: spec for label, spec in COUNTDOWN.items() if "rule" not in label and label != "budget forcing"} | {
+SQUARING = {
+    "greedy": ("greedy", "", {}),
+    "majority vote": ("majority_vote", "", {}),
     "majority vote, weighted by orm": ("majority_vote", "orm", {"score": "judge", "weighted": True}),
+    "best of n, own confidence": ("best_of_n", "", {}),
+    "best of n, orm": ("best_of_n", "orm", LEARNED),
+    "best of n, prm": ("best_of_n", "prm", LEARNED),
+    "beam search, prm": ("beam_search", "prm", LEARNED),
+    "rebase, prm": ("rebase", "prm", LEARNED),
+    "mcts, prm": ("mcts", "prm", LEARNED),
 }
 METHODS = {"warm": COUNTDOWN, "grpo": COUNTDOWN, "squaring": SQUARING}
 FULL = {"folder": "runs/test-time", "problems": 200, "policies": ("warm", "squaring", "grpo"), "flags": [],
