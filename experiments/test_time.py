@@ -118,8 +118,9 @@ def main():
     if given.cell:
         return train_cell(plan, *given.cell) if len(given.cell) == 1 else search_cell(plan, *given.cell)
     make(plan, [(policy,) for policy in plan["policies"]])
-    make(plan, [(f"{policy}-{judge}",) for policy in plan["policies"] for judge in POLICIES[policy][1]])
-    make(plan, [(policy, label) for policy in plan["policies"] for label in METHODS[policy]])
+    for policy in plan["policies"]:
+        make(plan, [(f"{policy}-{judge}",) for judge in POLICIES[policy][1]])
+        make(plan, [(policy, label) for label in METHODS[policy]])
     read = lambda policy, label: json.loads(pathlib.Path(plan["folder"], f"{policy}: {label}.json").read_text())
     table = {policy: {label: read(policy, label) for label in METHODS[policy]} for policy in plan["policies"]}
     lines = []
