@@ -184,11 +184,11 @@ def search(tables, out):
             axis.plot([row["tokens"] for row in rows], [row["accuracy"] for row in rows], style, color=colour, marker="o", ms=3,
                       lw=1.4)
             ends[name] = (rows[-1]["tokens"], rows[-1]["accuracy"])
-        label(axis, ends, gap=0.045)
-        most = max(x for x, _ in ends.values())
+        least, most = min(row["tokens"] for rows in methods.values() for row in rows), max(x for x, _ in ends.values())
+        label(axis, {name: (most, y) for name, (_, y) in ends.items()}, gap=0.045)
         axis.set_xscale("log", base=2)
-        axis.set_xlim(right=most * 6)  # room for the names
-        ticks = [2 ** k for k in range(3, 12) if 2 ** k <= most * 1.2]
+        axis.set_xlim(least * 0.8, most * 6)  # room for the names
+        ticks = [2 ** k for k in range(20) if least * 0.8 <= 2 ** k <= most * 1.2]
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
         axis.set_ylim(0, 1.05)
@@ -197,6 +197,8 @@ def search(tables, out):
         axis.set_ylabel("share of right answers", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
+    for axis in list(axes.flat)[len(tables):]:
+        axis.axis("off")
     figure.savefig(out, dpi=100)
     plt.close(figure)
     return out
