@@ -30,7 +30,7 @@ METHODS = {
     "dr_grpo": ("dr_grpo", [], ("1.5e-4", "3e-4", "6e-4")),
     "dapo": ("dapo", [], ("1.5e-4", "3e-4", "6e-4")),
     "ppo": ("ppo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "dpo": ("dpo", [], ("5e-5", "1.5e-4", "3e-4")),
+    "dpo": ("dpo", [], ("1.5e-4", "3e-4", "6e-4")),
     "dpo --iterative": ("dpo", ["--iterative"], ("1.5e-4", "3e-4", "6e-4")),
 }
 FULL = {"folder": "runs/compare", "tokens": 1_000_000, "seeds": (0, 1), "problems": 500, "methods": METHODS, "flags": []}
