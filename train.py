@@ -306,8 +306,8 @@ class Run:
             bad = bad + 1 if line["skipped"] > self.skipped else 0
             self.skipped = line["skipped"]
             if bad == BAD_STEPS:
-                raise InputError(f"the gradients of {bad} steps in a row were not finite, up to step {self.step}: try a lower --lr, "
-                                 f"a lower --max-grad-norm or --dtype float32; the last checkpoint is in {self.folder}")
+                raise InputError(f"the gradients of {bad} steps in a row were not finite, up to step {self.step}: try a "
+                                 f"lower --lr, a lower --max-grad-norm or --dtype float32; the last checkpoint is in {self.folder}")
             history.append(line)
             for warning in collapse(history):
                 if warning not in warned:

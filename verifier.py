@@ -4,7 +4,7 @@ The idea. A rule needs the answer key, and reads only the end. A judge is a GPT 
 trained on the policy's own samples, which a rule has marked, and can later be asked about new ones: about whole solutions, or
 about half-finished ones, which is what a search needs. Three ways to train it:
 
-    orm   outcome:   the whole solution     - [ y log s + (1 - y) log(1 - s) ]     s = sigmoid(head at the last token), y: is it right?
+    orm   outcome:   the whole solution     - [ y log s + (1 - y) log(1 - s) ]    s = sigmoid(head at its last token), y: right?
     prm   process:   the end of every step  the same, y: does it end right from here, if the policy goes on by itself?
     rm    pairs:     two whole solutions    - log sigmoid(head(chosen) - head(rejected))                          Bradley-Terry
 
