@@ -39,7 +39,7 @@ class DPOConfig(SamplingConfig):
     group_size: int = setting(8, "samples per problem, paired with each other", low=2, high=65536)
     temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     iterative: bool = setting(False, "sample the pairs from the current policy, not from the warm start")
-    lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
+    lr: float = setting(1.5e-4, "AdamW's rate", low=0.0, high=1.0)
     beta: float = setting(0.1, "how dear it is to leave the warm start", low=1e-6, high=100.0)
     epochs: int = setting(1, "passes over the pairs of a step", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
