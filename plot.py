@@ -205,7 +205,7 @@ def search(tables, out):
 
 
 def failures(cases, out):
-    """Runs that went wrong, a panel each. cases: list of (title, run, [(name of a metric, label)]) -> the path of the PNG."""
+    """Runs that went wrong, a panel each. cases: list of (title, [(label, run folder, name of a metric)]) -> the path."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt

@@ -24,7 +24,7 @@ The recipe:
   1. sample completions (`collect`); the rule rewards them (train.py);
   2. log-probs of the reference, values of the critic: the reward and the value of each token (`token_rewards`);
   3. advantages and returns by GAE (`gae`), advantages whitened over the batch;
-  4. several epochs of shuffled mini-batches: one step of the actor and one of the critic for each.
+  4. one or several epochs of shuffled mini-batches: one step of the actor and one of the critic for each.
 
 What is simplified: actor and critic share nothing, not even a trunk; the critic starts from the policy, not from a reward model; no
 learning-rate schedule. Running out of tokens is a failure of the task: reward 0 and no value beyond the end (no bootstrap).

@@ -41,7 +41,7 @@ import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
 from sample import Rollout, generate, last_values, score
-from tree import Tree, mcts
+from tree import mcts
 from verifier import rollout_values, scores_at
 
 BATCH = 1024    # rows per call of the model

@@ -9,7 +9,7 @@ the way what it saw:
     expand    ask for the leaf's actions, their priors P, and the leaf's value v
     backup    N += 1, W += v on the path
 
-search.py plugs a language model in: a state is a half-written solution, an action the next step of it. tests/test_search.py plugs
+search.py plugs a language model in: a state is a half-written solution, an action the next step of it. tests/test_tree.py plugs
 in trees whose values are known.
 
 What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and each waits for its
@@ -71,6 +71,7 @@ class Tree:
             self.closed[j], j = True, self.parents[j]
 
     def backup(self, j, value):
+        """Tell node j, and all above it, that `value` was seen below them."""
         while j >= 0:
             self.visits[j] += 1
             self.totals[j] += value
@@ -99,7 +100,7 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
     stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
     place. skip_ends: an end is looked at once and never again, and a tree without anything else draws new actions at its root: for
     sampled actions, where coming back to an end costs nothing and finds nothing.
-    -> list of Tree. The visits of a root are `simulations`, and those of its children add up to the same.
+    -> list of Tree. Unless it was stopped, the visits of a root are `simulations`, and those of its children add up to them.
     """
     trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
     in_vain = [0] * len(roots)  # how often in a row the root of a closed tree had nothing new to offer

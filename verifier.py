@@ -14,7 +14,7 @@ orm: arXiv:2110.14168. rm: Bradley and Terry 1952, as in arXiv:2203.02155.
 
 The recipe:
   1. sample solutions from the frozen policy, which stays as it is (`collect`); the rule marks them; prm: label their steps;
-  2. a few steps of the judge on the loss above (`update`).
+  2. a step of the judge on the loss above, or with --epochs a few (`update`).
 
     python train.py --algo orm --task countdown --init runs/grpo-countdown-0 --out runs/orm
     python verifier.py runs/orm          how often is it right? beside what the solution says of itself
@@ -162,7 +162,7 @@ class Verifier:
         return rollout
 
     def update(self, rollout, rewards):
-        """One step of the judge -> metrics, a dict of floats. The verdicts come from the rule; `rewards` ranks the pairs of rm."""
+        """--epochs steps of the judge -> metrics, a dict of floats. The verdicts come from the rule; `rewards` ranks the pairs of rm."""
         c, device = self.config, self.policy.device
         right = rollout.right(self.task)
         last = torch.arange(rollout.tokens.shape[1], device=device) == rollout.lengths[:, None] - 1

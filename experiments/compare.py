@@ -47,7 +47,9 @@ def cell(plan, method, lr, seed, split):
     if method == "more_sft":  # the rival: imitation for as many seconds as GRPO took
         rival = run.parent / f"grpo-{lr}-{seed}"
         start, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
-        seconds = json.loads((rival / "seconds.json").read_text())
+        kept = rival / "seconds.json"  # a run that was stopped and resumed has only the clock's
+        seconds = (json.loads(kept.read_text()) if kept.exists() else
+                   json.loads((rival / "summary.json").read_text())["seconds"]["rl"])
         sft.warm_start(start, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
         summary = {"seconds": {"rl": seconds}, "tokens": 0, "steps": 0, "updates": 0}
     else:
