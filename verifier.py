@@ -162,7 +162,7 @@ class Verifier:
         return rollout
 
     def update(self, rollout, rewards):
-        """--epochs steps of the judge -> metrics, a dict of floats. The verdicts come from the rule; `rewards` ranks the pairs of rm."""
+        """--epochs steps of the judge -> metrics, a dict of floats. The rule gives the verdicts; `rewards` ranks the pairs of rm."""
         c, device = self.config, self.policy.device
         right = rollout.right(self.task)
         last = torch.arange(rollout.tokens.shape[1], device=device) == rollout.lengths[:, None] - 1
