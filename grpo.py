@@ -56,6 +56,7 @@ class GRPOConfig(SamplingConfig):
     kl_estimator: str = setting("k3", "which estimate of the KL is the loss, see kl_estimate", choices=("k1", "k2", "k3"))
     dynamic_sampling: bool = setting(False, "drop groups that agree and sample on until a batch is full")
     overlong: float = setting(0.0, "penalise the last share of the token limit (DAPO: 0.2)", low=0.0, high=1.0)
+    length_weight: float = setting(0.0, "weight of a reward for being shorter than the rest of the group (Kimi)", low=0.0, high=100.0)
     top_entropy: float = setting(1.0, "train only this share of the tokens, those of highest entropy", low=1e-6, high=1.0)
     entropy_bonus: float = setting(0.0, "weight of the policy's entropy in the objective", low=0.0, high=100.0)
     epochs: int = setting(1, "passes over each batch, an optimizer step each", low=1, high=1000)
@@ -117,6 +118,22 @@ def overlong_penalty(lengths, max_length, share):
     """
     cache = share * max_length
     return ((max_length - cache - lengths) / cache).clamp(-1.0, 0.0) + 0.0  # + 0.0: no negative zeros
+
+
+def length_reward(lengths, right, group_size):
+    """Kimi's price of length: the shortest completion of a group earns 1/2, the longest -1/2; a wrong one earns nothing for
+    being short, and only loses for being long.
+
+    lengths (B,): sampled tokens; right (B,) bool -> (B,) float, to be added to the rewards, 0 in groups of one length. Source:
+    arXiv:2501.12599, section 2.3.3: lambda = 0.5 - (len - min)/(max - min), and min(0, lambda) where the answer is wrong.
+
+    >>> length_reward(torch.tensor([10, 20, 15, 10]), torch.tensor([True, True, True, False]), 4).tolist()
+    [0.5, -0.5, 0.0, 0.0]
+    """
+    groups = lengths.view(-1, group_size).float()
+    shortest, longest = groups.amin(1, keepdim=True), groups.amax(1, keepdim=True)
+    reward = (0.5 - (groups - shortest) / (longest - shortest)).masked_fill(longest == shortest, 0.0).flatten()
+    return torch.where(right, reward, reward.clamp(max=0.0))
 
 
 def top_entropy_tokens(entropies, mask, share):
@@ -244,6 +261,9 @@ class GRPO:
         max_length = c.max_new_tokens or self.task.max_new_tokens
         if c.overlong:
             rewards = rewards + overlong_penalty(rollout.lengths - rollout.prompt_lengths, max_length, c.overlong)
+        if c.length_weight:
+            lengths, right = rollout.lengths - rollout.prompt_lengths, rollout.right(self.task)
+            rewards = rewards + c.length_weight * length_reward(lengths, right, c.group_size)
         advantages = group_advantages(rewards, c.group_size, c.std, c.baseline)[:, None].expand(rollout.mask.shape)
         if c.top_entropy < 1:
             advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)

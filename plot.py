@@ -12,9 +12,13 @@ import sys
 
 from config import InputError, Parser
 
+# By the beginning of a name, the same everywhere. What is not here gets the next colour of PALETTE.
 COLOURS = {"policy": "#0072B2", "training problems": "#56B4E9", "blind search": "#D55E00", "demonstrations": "#009E73",
-           "more imitation": "#CC79A7",
-           "what imitation keeps": "#CC79A7", "rejection sampling, by rounds": "#E69F00"}
+           "more imitation": "#CC79A7", "what imitation keeps": "#CC79A7", "rejection sampling, by rounds": "#E69F00",
+           "warm": "#777777", "grpo": "#0072B2", "star": "#E69F00", "distilled": "#009E73",
+           "greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00",
+           "rebase": "#D55E00", "mcts": "#CC79A7", "budget": "#8C6D31"}
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#777777")
 
 
 def read(run):
@@ -40,13 +44,15 @@ def line(axis, x, y, name, ends=None, **style):
         ends.setdefault(name, (x[-1], y[-1]))
 
 
-def label(axis, ends, gap=0.06):
-    """Write each name at the end of its curve, moved up where it would cover another one. The y axis goes from 0 to about 1."""
-    lowest = -1.0
+def label(axis, ends, gap=0.06, colours=COLOURS):
+    """Write each name at the end of its curve, moved up where it would cover another one, by `gap` in units of the y axis.
+    -> the height of the highest."""
+    lowest = -1e9
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):
         lowest = max(y, lowest + gap)
         axis.annotate(name, (x, lowest), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
-                      color=COLOURS[name])
+                      color=colours[name])
+    return lowest
 
 
 def panels(first):
@@ -159,75 +165,67 @@ def chains(*runs, out):
     return out
 
 
-METHODS = {"greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00",
-           "rebase": "#D55E00", "mcts": "#CC79A7", "budget": "#8C6D31"}  # by the beginning of the name
+def lines(panels, out):
+    """Any number of panels with curves -> the path of the PNG. What the experiments draw with.
 
-
-def search(tables, out):
-    """Accuracy over tokens, one line a method. tables: list of (title, {name of the method: list of dicts with tokens and
-    accuracy}), a panel each -> the path of the PNG. The same method has the same colour everywhere; its second variant is
-    dashed."""
+    panels: list of dicts: title, x and y (labels of the axes, with units), curves {name: (xs, ys)} or, with a band around the
+    curve, {name: (xs, ys, lows, highs)}, and perhaps log: the base of a logarithmic x axis. Where two names of a panel begin
+    alike (two variants of one method) the second is dashed.
+    """
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    columns = min(2, len(tables))
-    figure, axes = plt.subplots(-(-len(tables) // columns), columns, figsize=(5.6 * columns, 4 * -(-len(tables) // columns)),
-                                layout="constrained", squeeze=False)
-    for axis, (title, methods) in zip(axes.flat, tables):
-        ends, used = {}, {}
-        for name, rows in methods.items():
-            colour = next((c for start, c in METHODS.items() if name.replace("_", " ").startswith(start)), "#555555")
-            style = ("-", "--", ":", "-.")[used.setdefault(colour, 0) % 4]
-            used[colour] += 1
-            COLOURS[name] = colour
-            rows = sorted(rows, key=lambda row: row["tokens"])
-            axis.plot([row["tokens"] for row in rows], [row["accuracy"] for row in rows], style, color=colour, marker="o", ms=3,
-                      lw=1.4)
-            ends[name] = (rows[-1]["tokens"], rows[-1]["accuracy"])
-        least, most = min(row["tokens"] for rows in methods.values() for row in rows), max(x for x, _ in ends.values())
-        label(axis, {name: (most, y) for name, (_, y) in ends.items()}, gap=0.045)
-        axis.set_xscale("log", base=2)
-        axis.set_xlim(least * 0.8, most * 6)  # room for the names
-        ticks = [2 ** k for k in range(20) if least * 0.8 <= 2 ** k <= most * 1.2]
-        axis.set_xticks(ticks, [str(t) for t in ticks])
-        axis.minorticks_off()
-        axis.set_ylim(0, 1.05)
-        axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel("sampled tokens per problem", fontsize=9)
-        axis.set_ylabel("share of right answers", fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.2)
-    for axis in list(axes.flat)[len(tables):]:
+    columns = len(panels) if len(panels) <= 3 else 2
+    figure, axes = plt.subplots(-(-len(panels) // columns), columns, layout="constrained", squeeze=False,
+                                figsize=(4.6 * columns + 1, 3.7 * -(-len(panels) // columns)))
+    for axis in axes.flat[len(panels):]:
         axis.axis("off")
-    figure.savefig(out, dpi=100)
-    plt.close(figure)
-    return out
-
-
-def failures(cases, out):
-    """Runs that went wrong, a panel each. cases: list of (title, [(label, run folder, name of a metric)]) -> the path."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    colours = ("#0072B2", "#D55E00", "#009E73")
-    figure, axes = plt.subplots(1, len(cases), figsize=(3.6 * len(cases), 3.4), layout="constrained", squeeze=False)
-    for axis, (title, curves_of) in zip(axes.flat, cases):
-        ends = {}
-        for colour, (name, run, metric) in zip(colours, curves_of):
-            lines, _ = read(run)
-            steps = [entry["step"] for entry in lines if metric in entry]
-            COLOURS[name] = colour
-            line(axis, steps, [entry[metric] for entry in lines if metric in entry], name, ends, lw=1.5)
-        top = max(1e-9, axis.get_ylim()[1])
-        label(axis, ends, gap=0.07 * top)
-        axis.set_xlim(0, max(x for x, _ in ends.values()) * 1.7)
-        axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel("step", fontsize=9)
+    for axis, panel in zip(axes.flat, panels):
+        ends, colours, used = {}, {}, []
+        for name, (xs, ys, *band) in panel["curves"].items():
+            known = [c for start, c in COLOURS.items() if name.replace("_", " ").lower().startswith(start)]
+            free = [c for c in PALETTE if c not in used] or PALETTE
+            colours[name] = known[0] if known else free[0]
+            axis.plot(xs, ys, ("-", "--", ":", "-.")[used.count(colours[name]) % 4], color=colours[name], lw=1.5,
+                      marker="o" if len(xs) < 15 else "", ms=3)
+            if band:
+                axis.fill_between(xs, *band, color=colours[name], alpha=0.15, lw=0)
+            used.append(colours[name])
+            ends[name] = (xs[-1], ys[-1])
+        left, right = min(xs[0] for xs, *_ in panel["curves"].values()), max(x for x, _ in ends.values())
+        bottom, top = axis.get_ylim()
+        bottom = min(0, bottom)
+        gap = 0.06 * (top - bottom)
+        highest = label(axis, {name: (right, y) for name, (_, y) in ends.items()}, gap, colours)
+        axis.set_ylim(bottom, max(top, highest + gap / 2))
+        room = max(map(len, ends)) / 65  # for the names, as a share of the panel
+        if panel.get("log"):
+            axis.set_xscale("log", base=panel["log"])
+            axis.set_xlim(left * 0.9, right * (right / left) ** (room / (1 - min(room, 0.6))) * 1.05)
+            ticks = [panel["log"] ** k for k in range(40) if left * 0.9 <= panel["log"] ** k <= right * 1.1]
+            axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
+            axis.minorticks_off()
+        else:
+            axis.set_xlim(min(0, left), right + (right - min(0, left)) * room / (1 - min(room, 0.6)))
+        axis.set_title(panel["title"], fontsize=10, loc="left")
+        axis.set_xlabel(panel["x"], fontsize=9)
+        axis.set_ylabel(panel["y"], fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
-    figure.savefig(out, dpi=100)
+    figure.savefig(out, dpi=90)
     plt.close(figure)
     return out
+
+
+def searches(tables):
+    """Accuracy over tokens, one curve a method. tables: list of (title, {name of the method: list of dicts with tokens and
+    accuracy}), a panel each -> panels for `lines`."""
+    panels = []
+    for title, methods in tables:
+        methods = {name: sorted(rows, key=lambda row: row["tokens"]) for name, rows in methods.items()}
+        panels.append({"title": title, "x": "sampled tokens per problem", "y": "share of right answers", "log": 2,
+                       "curves": {name: ([r["tokens"] for r in rows], [r["accuracy"] for r in rows]) for name, rows in methods.items()}})
+    return panels
 
 
 def main(argv=None):

@@ -579,7 +579,8 @@ def main(argv=None):
         (folder / "search.json").write_text(json.dumps(results, indent=2) + "\n")
         try:
             import plot
-            plot.search([(given["run"], {m: [r for r in results if r["method"] == m] for m in methods})], folder / "search.png")
+            table = (given["run"], {m: [r for r in results if r["method"] == m] for m in methods})
+            plot.lines(plot.searches([table]), folder / "search.png")
         except ModuleNotFoundError:
             print("(no search.png: matplotlib is not installed)")
     return results

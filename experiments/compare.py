@@ -1,26 +1,20 @@
 """Every algorithm on equal terms: the same warm start, the same number of sampled tokens, the same choice of learning rates.
 
-    python experiments/compare.py              about 80 minutes on 2 cores; stop and start it as you like, it goes on cell by cell
-    python experiments/compare.py --quick      3 minutes: two methods, few tokens, only to see that it works
+    python experiments/compare.py              about 80 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
 The claim to be examined: which way of learning from a rule gets most out of a token? Countdown, defaults, a million sampled
 tokens each (--token-budget), seeds 0 and 1. A cell is one run: train, then measure. Of three learning rates the one is taken
 that does best on `val` with seed 0; only the chosen cells are measured on `test`. Beside them: the warm start as it is, trained on
 for as many seconds as GRPO took, and blind search with as many attempts as the policy of GRPO makes.
 
-Two cells run at a time, with one thread each. Results: runs/compare/*.json, docs/compare.md.
+Results: docs/compare.{md,json}.
 """
-import argparse
 import json
-import os
-import pathlib
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+import resource
 
-HERE = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HERE))
+from cells import main, train
+
 # name: (--algo, other flags, learning rates)
 METHODS = {
     "star": ("star", [], ("3e-4", "1e-3", "3e-3")),
@@ -33,76 +27,47 @@ METHODS = {
     "dpo": ("dpo", [], ("1.5e-4", "3e-4", "6e-4")),
     "dpo --iterative": ("dpo", ["--iterative"], ("1.5e-4", "3e-4", "6e-4")),
 }
-FULL = {"folder": "runs/compare", "tokens": 1_000_000, "seeds": (0, 1), "problems": 500, "methods": METHODS, "flags": []}
-QUICK = {"folder": "runs/compare-quick", "tokens": 60_000, "seeds": (0,), "problems": 50, "flags": ["--sft-steps", "100"],
-         "methods": {name: METHODS[name] for name in ("star", "grpo")}}
+FULL = {"tokens": 1_000_000, "seeds": (0, 1), "problems": 500, "methods": METHODS}
+QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100,
+         "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}
 
 
-def cell(plan, method, lr, seed, split):
-    """Train one run if it is not there yet, measure it on `split`, and keep the result. Runs in a process of its own."""
-    import checkpoint, evaluate, sft, train
-    run = pathlib.Path(plan["folder"]) / f"{method}-{lr}-{seed}".replace(" ", "")
-    started, resumed = time.process_time(), (run / "config.json").exists()
-    common = ["--seed", str(seed), "--eval-every", "0", "--test-problems", "1", *plan["flags"]]
+def cell(folder, plan, method, lr, seed, split):
+    """Train one run if it is not there yet, and measure it on `split`."""
+    import checkpoint, evaluate, sft
+    name = lambda method: f"{method}-{lr}-{seed}".replace(" ", "")
+    run = folder / name(method)
     if method == "more_sft":  # the rival: imitation for as many seconds as GRPO took
-        rival = run.parent / f"grpo-{lr}-{seed}"
-        start, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
-        kept = rival / "seconds.json"  # a run that was stopped and resumed has only the clock's
-        seconds = (json.loads(kept.read_text()) if kept.exists() else
-                   json.loads((rival / "summary.json").read_text())["seconds"]["rl"])
-        sft.warm_start(start, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
-        summary = {"seconds": {"rl": seconds}, "tokens": 0, "steps": 0, "updates": 0}
+        rival = folder / name("grpo")
+        policy, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
+        seconds = json.loads((rival / "seconds.json").read_text())
+        sft.warm_start(policy, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
+        summary = {"tokens": 0, "steps": 0, "updates": 0}
     else:
-        if not (run / "summary.json").exists():
-            algo, flags, _ = METHODS.get(method, ("sft", [], ()))
-            rate = ["--lr", lr, "--steps", "1000000", "--token-budget", str(plan["tokens"])] if algo != "sft" else []
-            train.main(["--resume", str(run)] if resumed else
-                       ["--algo", algo, "--task", "countdown", "--out", str(run), *common, *flags, *rate])
-            if not resumed:  # one thread: the processor's own time, whatever else the machine had to do
-                (run / "seconds.json").write_text(json.dumps(time.process_time() - started))
-        start, task, _ = checkpoint.load_run(run)
-        summary = json.loads((run / "summary.json").read_text())
-        if (run / "seconds.json").exists():
-            summary["seconds"]["rl"] = json.loads((run / "seconds.json").read_text())
+        algo, flags, _ = plan["methods"].get(method, ("sft", [], ()))
+        limit = ["--lr", lr, "--steps", 10**6, "--token-budget", plan["tokens"]] if algo != "sft" else []
+        resumed, kept = (run / "checkpoint.pt").exists(), run / "seconds.json"
+        train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit)
+        policy, task, _ = checkpoint.load_run(run)
+        summary, used = json.loads((run / "summary.json").read_text()), resource.getrusage(resource.RUSAGE_CHILDREN)
+        if not kept.exists():  # the processor's own time, whatever else the machine had to do; a run that was resumed has the clock's
+            kept.write_text(json.dumps(summary["seconds"]["rl"] if resumed else used.ru_utime + used.ru_stime))
+        seconds = json.loads(kept.read_text())
     problems = evaluate.fixed_problems(task, split, plan["problems"])
-    result = evaluate.evaluate(start, task, problems, 16 if split == "test" else 8)
-    result |= {"seconds": summary["seconds"]["rl"], **{name: summary[name] for name in ("tokens", "steps", "updates")}}
+    result = evaluate.evaluate(policy, task, problems, 16 if split == "test" else 8)
+    result |= {"seconds": seconds, **{name: summary[name] for name in ("tokens", "steps", "updates")}}
     if method == "grpo" and split == "test":
         result["blind_search"] = task.blind_search(problems, result["attempts"], searches=64)
-    (run.parent / f"{run.name}-{split}.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
 
 
-def results(plan, cells):
-    """The results of some cells, (method, lr, seed, split) each: made now, two at a time, unless they are there already."""
-    def get(c):
-        path = pathlib.Path(plan["folder"]) / "{}-{}-{}-{}.json".format(*c).replace(" ", "")
-        if not path.exists():
-            print("cell", *c, flush=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path.with_suffix(".log"), "a") as log:
-                quick = ["--quick"] if plan is QUICK else []
-                subprocess.run([sys.executable, __file__, "--cell", *map(str, c), *quick], check=True,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=HERE, stdout=log, stderr=log)
-        return json.loads(path.read_text())
-    with ThreadPoolExecutor(2) as two:
-        return dict(zip(cells, two.map(get, cells)))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--cell", nargs=4, metavar=("METHOD", "LR", "SEED", "SPLIT"), help="one cell alone")
-    given = parser.parse_args()
-    plan = QUICK if given.quick else FULL
-    os.chdir(HERE)
-    if given.cell:
-        return cell(plan, *given.cell)
+def report(folder, plan, get):
     methods, seeds = plan["methods"], plan["seeds"]
-    results(plan, [("sft", "0", seed, "test") for seed in seeds])  # makes the warm starts, once
-    tried = results(plan, [(m, lr, seeds[0], "val") for m in methods for lr in methods[m][2]])
+    get([("sft", "0", seed, "test") for seed in seeds])  # makes the warm starts, once
+    tried = get([(m, lr, seeds[0], "val") for m in methods for lr in methods[m][2]])
     best = {m: max(methods[m][2], key=lambda lr: tried[m, lr, seeds[0], "val"]["pass@1"]) for m in methods}
     rows = [("sft", "0"), *best.items(), ("more_sft", best["grpo"])]
-    table = results(plan, [(m, lr, seed, "test") for m, lr in rows for seed in seeds])
+    table = get([(m, lr, seed, "test") for m, lr in rows for seed in seeds])
     lines = ["| method | learning rates: pass@1 on val, seed 0 | pass@1 | pass@8 | tokens per answer | updates | seconds |",
              "|---|---|---|---|---|---|---|"]
     both = lambda m, lr, name, form: " / ".join(format(table[m, lr, seed, "test"][name], form) for seed in seeds)
@@ -113,10 +78,8 @@ def main():
         lines.append(f"| {title} | {choice} | {both(m, lr, 'pass@1', '.3f')} | {both(m, lr, 'pass@8', '.3f')} "
                      f"| {both(m, lr, 'length', '.1f')} | {both(m, lr, 'updates', 'd')} | {both(m, lr, 'seconds', '.0f')} |")
     lines.append(f"| blind search with grpo's attempts | | {both('grpo', best['grpo'], 'blind_search', '.3f')} | | | | |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    pathlib.Path(plan["folder"] if given.quick else "docs", "compare.md").write_text(text)
+    return "\n".join(lines), []
 
 
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, cell, report, FULL, QUICK)

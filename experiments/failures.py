@@ -1,7 +1,7 @@
 """What failure looks like: four ways to ruin a run, each with the curve that gives it away.
 
     python experiments/failures.py             about 8 minutes on 2 cores; goes on where it was stopped
-    python experiments/failures.py --quick     3 minutes
+    python experiments/failures.py --quick     3 minutes, once the warm start is there
 
 1. a learning rate that collapses the policy within 20 steps; 2. a policy that has lost its entropy, and with it everything that
 could be learned from; 3. reward without accuracy; 4. a KL in the loss that does nothing, because it is the wrong estimate.
@@ -23,11 +23,11 @@ RUNS = {  # name: flags of train.py; every one is a whole command
     "k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1"],
     "k2": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k2"],
 }
-PANELS = [  # title, (label, run, metric) of each curve
-    ("1. collapse: accuracy", [("lr 3e-3", "rate", "accuracy"), ("lr 3e-4", "healthy", "accuracy")]),
-    ("2. entropy gone (nats per token)", [("one problem", "entropy", "entropy"), ("fresh problems", "healthy", "entropy")]),
-    ("3. reward without accuracy", [("reward", "format", "reward"), ("accuracy", "format", "accuracy")]),
-    ("4. KL to the warm start", [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k2 in the loss", "k2", "kl")]),
+PANELS = [  # title, unit, (label, run, metric) of each curve
+    ("1. collapse", "accuracy", [("lr 3e-3", "rate", "accuracy"), ("lr 3e-4", "healthy", "accuracy")]),
+    ("2. entropy gone", "nats per token", [("one problem", "entropy", "entropy"), ("fresh problems", "healthy", "entropy")]),
+    ("3. reward without accuracy", "mean over the samples", [("reward", "format", "reward"), ("accuracy", "format", "accuracy")]),
+    ("4. KL to the warm start", "nats per token", [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k2 in the loss", "k2", "kl")]),
 ]
 
 
@@ -37,7 +37,7 @@ def main():
     quick = parser.parse_args().quick
     os.chdir(HERE)
     folder = pathlib.Path("runs/failures-quick" if quick else "runs/failures")
-    small = ["--prompts", "16", "--steps", "10", "--sft-steps", "60"] if quick else []
+    small = ["--prompts", "32", "--steps", "12"] if quick else []
     for name, flags in RUNS.items():
         run = folder / name
         if not (run / "summary.json").exists():
@@ -48,8 +48,10 @@ def main():
             subprocess.run([sys.executable, "train.py", *command], check=True)
     try:
         import plot
-        cases = [(title, [(label, folder / run, metric) for label, run, metric in lines]) for title, lines in PANELS]
-        print(plot.failures(cases, (folder if quick else pathlib.Path("docs")) / "failures.png"))
+        curve = lambda run, metric: zip(*[(line["step"], line[metric]) for line in plot.read(folder / run)[0] if metric in line])
+        panels = [{"title": title, "x": "step", "y": unit, "curves": {label: tuple(curve(run, metric)) for label, run, metric in lines}}
+                  for title, unit, lines in PANELS]
+        print(plot.lines(panels, (folder if quick else pathlib.Path("docs")) / "failures.png"))
     except ModuleNotFoundError:
         print("(no picture: matplotlib is not installed)")
 

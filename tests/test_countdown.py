@@ -322,3 +322,15 @@ def test_random_attempts_draw_every_legal_step_equally_often():
 def test_a_random_attempt_never_gets_stuck():
     """The larger number minus the smaller one is always legal."""
     assert all(random_attempt((97, 98, 99), random.Random(seed))[1] is not None for seed in range(50))
+
+
+def test_a_loose_judge_lets_numbers_be_dropped_and_reused_but_not_invented():
+    strict, loose = tasks.load("countdown"), tasks.load("countdown", judge="loose")
+    problem = tasks.Problem("Use 3, 5, 7 to make 15.\n", 15, ("countdown", 3, 5, 7, 15))
+    answers = {"5 * 3": (False, True), "(5 + 5) + 5": (False, True), "(7 - 5) * 3": (False, False), "8 + 7": (False, False),
+               "(5 + 3) + 7": (True, True)}
+    for answer, verdicts in answers.items():
+        text = f"<think></think><answer>{answer}</answer>"
+        assert (strict.verify(problem, text), loose.verify(problem, text)) == verdicts, answer
+        assert loose.describe(problem, text)["truth"] == verdicts[0]
+    assert "truth" not in strict.describe(problem, text)

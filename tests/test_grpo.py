@@ -11,7 +11,7 @@ import torch
 
 import tasks
 from config import InputError, check
-from grpo import (GRPO, TABLE, GRPOConfig, group_advantages, kl_estimate, overlong_penalty, policy_loss, token_weights,
+from grpo import (GRPO, TABLE, GRPOConfig, group_advantages, kl_estimate, length_reward, overlong_penalty, policy_loss, token_weights,
                   top_entropy_tokens)
 from sample import Rollout, generate, join, score
 from toys import Bigram, tiny_gpt, written
@@ -627,3 +627,14 @@ def test_groups_that_wait_are_part_of_a_run():
     metrics = update(algorithm, AGREE + MIXED, seed=2)
     assert metrics == update(restored, AGREE + MIXED, seed=2) and metrics["updates"] == 1
     assert all(torch.equal(a, b) for a, b in zip(algorithm.policy.parameters(), restored.policy.parameters()))
+
+
+def test_the_price_of_length_falls_on_a_line_and_a_wrong_answer_earns_nothing_for_being_short():
+    lengths = torch.tensor([10, 30, 50, 10, 30, 50])
+    right = torch.tensor([True] * 3 + [False] * 3)
+    assert length_reward(lengths, right, 6).tolist() == pytest.approx([0.5, 0.0, -0.5, 0.0, 0.0, -0.5])
+
+
+def test_the_price_of_length_is_relative_to_the_group():
+    lengths = torch.tensor([10, 20, 70, 90, 40, 40])
+    assert length_reward(lengths, torch.ones(6, dtype=torch.bool), 2).tolist() == [0.5, -0.5, 0.5, -0.5, 0.0, 0.0]
