@@ -8,8 +8,12 @@
 Only tensors and JSON values are stored, so a file loads with `weights_only=True`: a checkpoint cannot run code. A file is
 written aside, flushed to the disk and then renamed: a kill at any moment leaves either the old file or the new one.
 """
+import contextlib
+import io
 import os
 import pathlib
+import shutil
+import time
 from dataclasses import asdict
 
 import torch
@@ -21,14 +25,53 @@ from model import GPT, GPTConfig, ScalarModel
 FORMAT, VERSION = "thinksmall", 1
 
 
+@contextlib.contextmanager
+def writing(path):
+    """Around what writes to `path`: a full disk or a folder that may not be written to becomes an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written to ({error.strerror}); make room, or see to the folder; a run goes on from "
+                         "its last checkpoint with --resume") from error
+
+
 def write_aside(path, write):
-    """Call `write(file)` on a binary file beside `path`, flush it to the disk, rename it to `path`."""
+    """Call `write(file)` on a binary file beside `path`, flush it to the disk, rename it to `path`. InputError if the disk is
+    full, and the old file stays."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.writing")  # two runs may make the same warm start
-    with open(aside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    with writing(path):
+        try:
+            with open(aside, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            if os.name == "posix":  # the name lies in the folder: without this a power cut may bring the old file back
+                folder = os.open(path.parent, os.O_RDONLY)
+                os.fsync(folder)
+                os.close(folder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink()  # half a file would only keep the disk full
+            raise
+
+
+def sweep(folder, age=0):
+    """Remove what writers that were killed have left in `folder`. age: seconds without a change; younger ones may be alive."""
+    for left in folder.glob("*.writing"):
+        with contextlib.suppress(FileNotFoundError):  # it was alive, and is done
+            if time.time() - left.stat().st_mtime >= age:
+                left.unlink()
+
+
+def check_room(folder, parameters):
+    """InputError if the disk of `folder`, which need not be there yet, has no room for a run's checkpoints."""
+    # Float32 weights, two moments and a reference, as many for a critic: 8 copies. The new file is written beside the old one.
+    needed = 2 * 8 * 4 * parameters
+    free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+    if free < needed:
+        raise InputError(f"{folder}: the disk is full: {free / 1e6:,.0f} MB are free, the checkpoints need about "
+                         f"{needed / 1e6:,.0f} MB; make room, or name a folder on another disk with --out")
 
 
 def save(path, model, task, config, **more):
@@ -36,24 +79,29 @@ def save(path, model, task, config, **more):
     content = {"format": FORMAT, "version": VERSION, "task": {"name": task.name, "options": asdict(task.options)},
                "vocabulary": sorted(task.tokenizer.vocabulary), "shape": asdict(model.config), "config": config,
                "model": model.state_dict(), **more}
-    write_aside(pathlib.Path(path), lambda file: torch.save(content, file))
+    buffer = io.BytesIO()  # torch.save to a disk that fills up raises something that does not say so
+    torch.save(content, buffer)
+    write_aside(pathlib.Path(path), lambda file: file.write(buffer.getbuffer()))
 
 
 def load(path):
     """The content of a checkpoint, given a run folder or a file, tensors on the CPU. InputError, one line, if it is none."""
     path = pathlib.Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike path.is_dir() it says False to a name that is too long
         path = path / "checkpoint.pt"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such checkpoint; name a run folder or a .pt file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a file that is cut short or of another kind
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); is it whole, and one of ours?")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("version"), int):
         raise InputError(f"{path}: is not a checkpoint of this project")
     if content["version"] > VERSION:
         raise InputError(f"{path}: was written by a newer version ({content['version']}, this one reads up to {VERSION})")
+    missing = {"task", "vocabulary", "shape", "config", "model"} - content.keys()
+    if missing:
+        raise InputError(f"{path}: is not a whole checkpoint: {', '.join(sorted(missing))} is missing")
     return content
 
 

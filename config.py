@@ -9,6 +9,7 @@ them into command-line flags (`group_size` becomes `--group-size`), `from_flags`
 """
 import argparse
 import math
+import re
 from dataclasses import field, fields
 
 
@@ -17,6 +18,13 @@ class InputError(ValueError):
 
     Commands print it and exit with status 2. Any other exception is a bug of ours and keeps its traceback.
     """
+    def __init__(self, message):
+        super().__init__(one_line(message))
+
+
+def one_line(message):
+    """Also where it repeats what was typed."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", message)
 
 
 def setting(default, help, low=None, high=None, choices=None):
@@ -48,6 +56,16 @@ def check(config):
             raise InputError(f"{flag(f.name)} {value}: must be at most {high}")
 
 
+def number(kind):
+    """int or float as argparse takes it, without what Python reads as a number as well: 1_0, ٣, a blank before it."""
+    def read(text):
+        if not re.fullmatch("[0-9A-Za-z.+-]+", text):
+            raise ValueError
+        return kind(text)
+    read.__name__ = kind.__name__  # argparse names it: "invalid int value"
+    return read
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with errors that are one line instead of a page of usage. Exit status 2, as usual."""
 
@@ -55,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
 
     def error(self, message):
-        self.exit(2, f"error: {message}  (--help lists every flag)\n")
+        self.exit(2, f"error: {one_line(message)}  (--help lists every flag)\n")
 
 
 def add_flags(parser, config_class, defaults={}):
@@ -69,7 +87,8 @@ def add_flags(parser, config_class, defaults={}):
         if f.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
         else:
-            kind = {"type": f.type, "metavar": "|".join(f.metadata["choices"] or []) or f.type.__name__.upper()}
+            kind = {"type": str if f.type is str else number(f.type),
+                    "metavar": "|".join(f.metadata["choices"] or []) or f.type.__name__.upper()}
         group.add_argument(flag(f.name), dest=f.name, default=argparse.SUPPRESS, help=help, **kind)
 
 

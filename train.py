@@ -22,8 +22,10 @@ checkpoint.pt, summary.json and, where matplotlib is installed, curves.png.
 """
 import json
 import math
+import os
 import pathlib
 import random
+import re
 import signal
 import sys
 import time
@@ -91,13 +93,14 @@ def read_command_line(argv):
     first.add_argument("--task", help=f"one of {', '.join(tasks.names())} (default: countdown)")
     first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
     known, _ = first.parse_known_args(argv)
-    if known.resume:  # the run knows what it is
+    if known.resume is not None:  # the run knows what it is; "" is the mistake of a script, and not a new run
         stored = read_config(pathlib.Path(known.resume))
         for name in ("algo", "task"):
             if getattr(known, name) not in (None, stored[name]):
                 raise InputError(f"--{name} {getattr(known, name)}: the run in {known.resume} has {name} {stored[name]}")
         known.algo, known.task = stored["algo"], stored["task"]
-    algo, task = known.algo or "grpo", known.task or "countdown"
+    algo = "grpo" if known.algo is None else known.algo
+    task = "countdown" if known.task is None else known.task
     if algo not in ("sft", *ALGORITHMS):
         raise InputError(f"--algo {algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
     parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
@@ -106,7 +109,7 @@ def read_command_line(argv):
     given = vars(parser.parse_args(argv))
     for name in ("algo", "task", "resume"):
         given.pop(name)
-    if known.resume:
+    if known.resume is not None:
         changed = set(given) - {"steps", "token_budget"}
         if changed:
             raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
@@ -143,16 +146,18 @@ def configure(algo, task, given):
     return {name: from_flags(config_class, given) for name, config_class in config_classes(algo, task).items()}
 
 
-def new_folder(out, name):
+def new_folder(out, name, parameters):
     """The run folder, made now, so that a place that cannot be written to is known before the work begins."""
     folder = pathlib.Path(out) if out else RUNS / name
     number = 1
     while not out and folder.exists():  # never write over an earlier run
         number += 1
         folder = RUNS / f"{name}-{number}"
-    if (folder / "config.json").exists():
-        raise InputError(f"--out {folder}: holds a run already; name another folder, or go on with --resume {folder}")
     try:
+        held = [folder / name for name in ("config.json", "checkpoint.pt", "metrics.jsonl")]
+        if any(file.exists() and file.stat().st_size for file in held):
+            raise InputError(f"--out {folder}: holds a run already; name another folder, or go on with --resume {folder}")
+        checkpoint.check_room(folder, parameters)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.jsonl").touch()
     except OSError as error:
@@ -188,7 +193,10 @@ def make_warm_start(model, task, configs):
     if loop.init:
         init_from(loop.init, model, task)
         return loop.init, 0.0
-    return cached_warm_start(model, task, configs["sft"], loop.seed, RUNS, loop.fresh)
+    with checkpoint.writing(RUNS):  # its folder is made before the work begins
+        place, seconds = cached_warm_start(model, task, configs["sft"], loop.seed, RUNS, loop.fresh)
+    checkpoint.sweep(pathlib.Path(place), age=600)  # another run may be writing the same one just now
+    return place, seconds
 
 
 # --------------------------------------------------------------------------------------------------------- one run
@@ -238,9 +246,13 @@ class Run:
 
     def restore(self):
         """Go back to the last checkpoint, and cut the log back to it. False if the run was stopped before its first one."""
+        checkpoint.sweep(self.folder)
         if not (self.folder / "checkpoint.pt").exists():
+            self.write("metrics.jsonl", "")  # not empty only if somebody took the checkpoint away
             return False
         content = checkpoint.load(self.folder)
+        if "state" not in content or content["shape"] != asdict(self.policy.config):
+            raise InputError(f"--resume {self.folder}: its checkpoint.pt is not that of its config.json")
         state = content["state"]
         self.policy.load_state_dict(content["model"])
         self.start_algorithm()
@@ -254,20 +266,26 @@ class Run:
         torch.set_rng_state(state["torch_rng"])
         lines = self.read("metrics.jsonl").splitlines()[:self.step]
         self.write("metrics.jsonl", "".join(line + "\n" for line in lines))
-        pages = self.read("samples.txt").split("=== ")[1:]
-        self.write("samples.txt", "".join("=== " + p for p in pages if int(p.split()[1]) <= self.step))
+        self.write("samples.txt", "".join(self.pages(self.step)))
         return True
 
     def read(self, name):
         path = self.folder / name
         return path.read_text() if path.exists() else ""
 
+    def pages(self, last):
+        """The pages of samples.txt up to step `last`."""
+        pages = re.split(r"^(?==== step \d+\n)", self.read("samples.txt"), flags=re.MULTILINE)[1:]
+        return [page for page in pages if int(page.split()[2]) <= last]
+
     def write(self, name, text):
         checkpoint.write_aside(self.folder / name, lambda file: file.write(text.encode()))
 
     def append(self, name, text):
-        with open(self.folder / name, "a") as file:
+        with checkpoint.writing(self.folder / name), open(self.folder / name, "a") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint must never be ahead of the log, also after a power cut
 
     # ---- looking at the policy
 
@@ -291,8 +309,7 @@ class Run:
         page = f"=== step {self.step}\n" + "".join(
             f"{problem.prompt}{text}{EOS if ended else ' (cut off)'}\n--- reward {reward:g}\n"
             for problem, text, ended, reward in zip(rollout.problems, texts, done, rewards.tolist()))
-        if page not in self.read("samples.txt"):
-            self.append("samples.txt", page)
+        self.write("samples.txt", "".join(self.pages(self.step - 1)) + page)  # a resumed run may have been here before
         return page
 
     # ---- the loop
@@ -300,7 +317,8 @@ class Run:
     def train(self):
         """Steps until `steps` or the token budget is reached. -> False if it was interrupted (and saved)."""
         bar = tqdm(total=self.loop.steps, initial=self.step, desc=self.algo, unit="step", dynamic_ncols=True)
-        first, bad, history, warned = self.step, 0, [], set()
+        first, bad, warned = self.step, 0, set()
+        history = [json.loads(line) for line in self.read("metrics.jsonl").splitlines()]
         while self.step < self.loop.steps and not 0 < self.loop.token_budget <= self.tokens:
             line = self.train_step()
             bad = bad + 1 if line["skipped"] > self.skipped else 0
@@ -454,16 +472,18 @@ def start(argv):
     algo, task_name, given, resume = read_command_line(argv)
     run_configs = configure(algo, task_name, given)
     run = Run(pathlib.Path(resume or ""), algo, task_name, run_configs)
-    if not resume:  # what cannot be used is said before a folder is made
+    parameters = sum(p.numel() for p in run.policy.parameters())
+    if resume is not None:
+        checkpoint.check_room(run.folder, parameters)
+    else:  # what cannot be used is said before a folder is made
         if run.loop.init:
             init_from(run.loop.init, run.policy, run.task)
         run.start_algorithm()  # once for nothing: whatever it cannot use, it says so here
-        run.folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}")
+        run.folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}", parameters)
     run.write("config.json", json.dumps(run.config_dict(), indent=2) + "\n")
-    parameters = sum(p.numel() for p in run.policy.parameters())
     print(f"{run.folder}: {algo} on {task_name}, {parameters:,} parameters, {run.device}, {run.loop.dtype}, "
           f"about {expected_memory(run) / 1e9:.1f} GB of memory")
-    if resume and run.restore():
+    if resume is not None and run.restore():
         print(f"resumed after step {run.step}")
         return run
     run.warm_start, run.seconds["warm_start"] = make_warm_start(run.policy, run.task, run_configs)
@@ -476,7 +496,7 @@ def start(argv):
 
 def main(argv=None):
     run = start(argv)
-    print(f"\nwhat the warm start writes:\n{run.read('samples.txt').split('=== ')[1].partition(chr(10))[2]}")
+    print(f"\nwhat the warm start writes:\n{''.join(run.pages(0)).partition(chr(10))[2]}")
 
     def stop(*_):  # Ctrl-C: finish the step, save, say how to go on; a second Ctrl-C ends at once
         run.stop_asked = True

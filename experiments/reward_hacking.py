@@ -6,48 +6,50 @@
 The claim, known as Goodhart's law: a policy is trained on what is measured, not on what is meant. If the judge of countdown forgets to
 count (--judge loose: an answer may drop given numbers, or use one again), the reward goes up and the truth goes down.
 
-The setting: countdown, defaults, seeds 0 and 1; GRPO on the same warm start.
-  strict       80 steps with the true rule
-  loose        80 steps with the hole
+The setting: countdown, seeds 0 and 1; GRPO from one and the same careless warm start (150 steps instead of 600; it does not yet keep count of
+its numbers, so that it falls into the hole now and then: what a policy never does, it is never paid for).
+  strict       60 steps with the true rule
+  loose        60 steps with the hole
   loose + KL   the same with --beta 0.1 --kl-estimator k2: does it help to stay close to the warm start?
-  closed       40 more steps from the policy of `loose`, with the true rule
+  closed       30 more steps from the policy of `loose`, with the true rule
 Each policy is judged by both rules on 500 test problems, 16 samples each. The quiet cousin: of the answers that are right by the true
-rule, how many come after a step that is false or breaks a rule, carry a wrong mark, or come from no attempt that was made? All of this can be
-computed here. Iterated squaring beside it: right answers after a chain that is not the true one, before and after 40 steps.
+rule, how many come after a step that is false or breaks a rule, carry a wrong mark, or come from no attempt that was made? All of this
+can be computed here. Beside them the default warm start and 40 steps of GRPO from it (careful), and iterated squaring: right answers
+after a chain that is not the true one.
 Results: docs/reward_hacking.{md,json,png}.
 """
 from cells import main, metrics, train
 
-FULL = {"seeds": (0, 1), "steps": 80, "problems": 500, "samples": 16, "runs": ("warm", "strict", "loose", "loose + KL", "closed")}
-QUICK = {"seeds": (0,), "steps": 24, "problems": 100, "samples": 8, "runs": ("warm", "loose")}
+FULL = {"seeds": (0, 1), "steps": 60, "problems": 500, "samples": 16, "runs": ("warm", "strict", "loose", "loose + KL", "closed"),
+        "beside": ("careful warm", "careful GRPO"), "squaring": ("squaring warm", "squaring GRPO")}
+QUICK = {"seeds": (0,), "steps": 24, "problems": 100, "samples": 8, "runs": ("warm", "loose"), "beside": ("careful warm",), "squaring": ()}
 FLAGS = {"strict": [], "loose": ["--judge", "loose"], "loose + KL": ["--judge", "loose", "--beta", "0.1", "--kl-estimator", "k2"]}
 
 
 def run_of(folder, plan, name, seed):
     """The run called `name`, made if it is not there yet -> its folder."""
-    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed)
+    kind, _, last = name.rpartition(" ")
+    if kind in ("careful", "squaring"):
+        task = ["--task", "iterated_squaring" if kind == "squaring" else "countdown", "--seed", seed]
+        warm = train(folder, f"{kind}-warm-{seed}", "--algo", "sft", *task)
+        return warm if last == "warm" else train(folder, f"{kind}-grpo-{seed}", "--algo", "grpo", "--init", warm, *task, steps=40)
+    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--sft-steps", 150, "--seed", seed)
     if name == "warm":
         return warm
-    if name == "closed":
-        return train(folder, f"closed-{seed}", "--algo", "grpo", "--init", folder / f"loose-{seed}", "--seed", seed,
-                     steps=plan["steps"] // 2)
-    return train(folder, f"{name.replace(' + ', '-')}-{seed}", "--algo", "grpo", "--init", warm, "--seed", seed, *FLAGS[name],
-                 steps=plan["steps"])
+    start, steps = (folder / f"loose-{seed}", plan["steps"] // 2) if name == "closed" else (warm, plan["steps"])
+    return train(folder, f"{name.replace(' + ', '-')}-{seed}", "--algo", "grpo", "--init", start, "--seed", seed,
+                 *FLAGS.get(name, []), steps=steps)
 
 
 def cell(folder, plan, name, seed):
     import checkpoint, evaluate, tasks
+    run = run_of(folder, plan, name, seed)
+    model, task, _ = checkpoint.load_run(run)
     if name.startswith("squaring"):
-        warm = train(folder, f"squaring-warm-{seed}", "--task", "iterated_squaring", "--algo", "sft", "--seed", seed)
-        run = warm if name == "squaring-warm" else train(folder, f"squaring-{seed}", "--task", "iterated_squaring", "--algo", "grpo",
-                                                         "--init", warm, "--seed", seed, steps=plan["steps"] // 2)
-        model, task, _ = checkpoint.load_run(run)
         judged = evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"])
         right = [j for j in judged if j["right"]]
         return {"strict": len(right) / len(judged), "false step": sum(j["chain"] > j["chain_right"] for j in right) / len(right),
                 "no attempt": sum(j["chain"] == 0 for j in right) / len(right)}
-    run = run_of(folder, plan, name, seed)
-    model, _, _ = checkpoint.load_run(run)
     task = tasks.load("countdown", judge="loose")
     judged = evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"])
     share = lambda rows, test: sum(map(bool, map(test, rows))) / max(1, len(rows))
@@ -57,7 +59,7 @@ def cell(folder, plan, name, seed):
               "false step": share(truly, lambda j: j["legal"] < j["attempts"]),
               "wrong mark": share(truly, lambda j: j["told"] < j["attempts"]),
               "no attempt": share(truly, lambda j: j["hits"] == 0)}
-    if name != "warm":  # training, step by step: what the judge of this run says, and the truth
+    if not name.endswith("warm"):  # training, step by step: what the judge of this run says, and the truth
         result["curve"] = [[m["step"], m["accuracy"], m.get("truth", m["accuracy"])] for m in metrics(run)]
     return result
 
@@ -65,7 +67,7 @@ def cell(folder, plan, name, seed):
 def report(folder, plan, get):
     seeds, lines, panels = plan["seeds"], [], []
     found = {}
-    for name in plan["runs"]:  # one after the other: each begins with what an earlier one made
+    for name in (*plan["runs"], *plan["beside"], *plan["squaring"]):  # one after the other: each begins with what an earlier one made
         found |= get([(name, seed) for seed in seeds])
     both = lambda name, key, form=".3f": " / ".join(format(found[name, seed][key], form) for seed in seeds)
     lines += ["| policy | accepted by the loose rule | by the true rule | tokens | attempts |", "|---|---|---|---|---|"]
@@ -73,12 +75,9 @@ def report(folder, plan, get):
               for name in plan["runs"]]
     lines += ["", "| right by the true rule, and … | after a false or illegal step | with a wrong mark | from no attempt that was made |",
               "|---|---|---|---|"]
-    lines += [f"| countdown, {name} | {both(name, 'false step')} | {both(name, 'wrong mark')} | {both(name, 'no attempt')} |"
-              for name in plan["runs"]]
-    if plan is FULL:
-        found |= get([("squaring-warm", seed) for seed in seeds]) | get([("squaring-grpo", seed) for seed in seeds])
-        lines += [f"| iterated squaring, {title} | {both(name, 'false step')} | – | {both(name, 'no attempt')} (no chain) |"
-                  for title, name in (("warm", "squaring-warm"), ("after GRPO", "squaring-grpo"))]
+    lines += [f"| {name} | {both(name, 'false step')} | {both(name, 'wrong mark')} | {both(name, 'no attempt')} |"
+              for name in (*plan["runs"], *plan["beside"])]
+    lines += [f"| {name} | {both(name, 'false step')} | – | {both(name, 'no attempt')} (no chain) |" for name in plan["squaring"]]
     lines.append(f"\nSeeds {' / '.join(map(str, seeds))}; {plan['problems']} test problems, {plan['samples']} samples each.")
     for name in plan["runs"][1:]:
         step, accuracy, truth = zip(*found[name, seeds[0]]["curve"])
