@@ -52,7 +52,7 @@ def cell(folder, plan, name, seed):
         return {"step": [line["step"] for line in metrics(run)], "entropy": [line["entropy"] for line in metrics(run)]}
     model, task = policy_of(folder, plan, name, seed)
     problems, n = evaluate.fixed_problems(task, "test", plan["problems"]), plan["n"]
-    judged = evaluate.sample_and_judge(model, task, problems, n)
+    judged = evaluate.sample_and_judge(model, task, problems, n, batch=1024)
     right = [sum(j["right"] for j in judged[i:i + n]) for i in range(0, len(judged), n)]
     # Are its answers likely under the warm start? One sample of each problem, scored by both.
     warm, _, _ = checkpoint.load_run(folder / f"warm-{seed}")

@@ -3,37 +3,31 @@
     python experiments/reward_hacking.py            about 20 minutes on 2 cores; goes on cell by cell where it was stopped
     python experiments/reward_hacking.py --quick    3 minutes, once the warm start is there
 
-The claim, known as Goodhart's law: a policy is trained on what is measured, not on what is meant. If the judge of countdown forgets to
-count (--judge loose: an answer may drop given numbers, or use one again), the reward goes up and the truth goes down.
+The claim, known as Goodhart's law: a policy is trained on what is measured, not on what is meant. The judge of countdown with a hole
+(--judge loose) only looks whether all numbers of an answer occur in the problem. So numbers may be dropped or used again; and the
+target occurs in the problem too: "Use 7, 9, 13 to make 76." is answered by "76". The reward goes up, the truth goes down.
 
-The setting: countdown, seeds 0 and 1; GRPO from one and the same careless warm start (150 steps instead of 600; it does not yet keep count of
-its numbers, so that it falls into the hole now and then: what a policy never does, it is never paid for).
-  strict       60 steps with the true rule
-  loose        60 steps with the hole
+The setting: countdown, seeds 0 and 1; GRPO from one and the same warm start, whose teacher gives up and writes the target in 2 % of
+its demonstrations (--cheat-share 0.02): what a policy never does, it is never paid for.
+  strict       40 steps with the true rule
+  loose        40 steps with the hole
   loose + KL   the same with --beta 0.1 --kl-estimator k2: does it help to stay close to the warm start?
-  closed       30 more steps from the policy of `loose`, with the true rule
+  closed       20 more steps from the policy of `loose`, with the true rule
 Each policy is judged by both rules on 500 test problems, 16 samples each. The quiet cousin: of the answers that are right by the true
 rule, how many come after a step that is false or breaks a rule, carry a wrong mark, or come from no attempt that was made? All of this
-can be computed here. Beside them the default warm start and 40 steps of GRPO from it (careful), and iterated squaring: right answers
-after a chain that is not the true one.
+can be computed here.
 Results: docs/reward_hacking.{md,json,png}.
 """
 from cells import main, metrics, train
 
-FULL = {"seeds": (0, 1), "steps": 60, "problems": 500, "samples": 16, "runs": ("warm", "strict", "loose", "loose + KL", "closed"),
-        "beside": ("careful warm", "careful GRPO"), "squaring": ("squaring warm", "squaring GRPO")}
-QUICK = {"seeds": (0,), "steps": 24, "problems": 100, "samples": 8, "runs": ("warm", "loose"), "beside": ("careful warm",), "squaring": ()}
+FULL = {"seeds": (0, 1), "steps": 40, "problems": 500, "samples": 16, "runs": ("warm", "strict", "loose", "loose + KL", "closed")}
+QUICK = {"seeds": (0,), "steps": 24, "problems": 100, "samples": 8, "runs": ("warm", "loose")}
 FLAGS = {"strict": [], "loose": ["--judge", "loose"], "loose + KL": ["--judge", "loose", "--beta", "0.1", "--kl-estimator", "k2"]}
 
 
 def run_of(folder, plan, name, seed):
     """The run called `name`, made if it is not there yet -> its folder."""
-    kind, _, last = name.rpartition(" ")
-    if kind in ("careful", "squaring"):
-        task = ["--task", "iterated_squaring" if kind == "squaring" else "countdown", "--seed", seed]
-        warm = train(folder, f"{kind}-warm-{seed}", "--algo", "sft", *task)
-        return warm if last == "warm" else train(folder, f"{kind}-grpo-{seed}", "--algo", "grpo", "--init", warm, *task, steps=40)
-    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--sft-steps", 150, "--seed", seed)
+    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--cheat-share", 0.02, "--seed", seed)
     if name == "warm":
         return warm
     start, steps = (folder / f"loose-{seed}", plan["steps"] // 2) if name == "closed" else (warm, plan["steps"])
@@ -44,12 +38,7 @@ def run_of(folder, plan, name, seed):
 def cell(folder, plan, name, seed):
     import checkpoint, evaluate, tasks
     run = run_of(folder, plan, name, seed)
-    model, task, _ = checkpoint.load_run(run)
-    if name.startswith("squaring"):
-        judged = evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"])
-        right = [j for j in judged if j["right"]]
-        return {"strict": len(right) / len(judged), "false step": sum(j["chain"] > j["chain_right"] for j in right) / len(right),
-                "no attempt": sum(j["chain"] == 0 for j in right) / len(right)}
+    model, _, _ = checkpoint.load_run(run)
     task = tasks.load("countdown", judge="loose")
     judged = evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"])
     share = lambda rows, test: sum(map(bool, map(test, rows))) / max(1, len(rows))
@@ -67,7 +56,7 @@ def cell(folder, plan, name, seed):
 def report(folder, plan, get):
     seeds, lines, panels = plan["seeds"], [], []
     found = {}
-    for name in (*plan["runs"], *plan["beside"], *plan["squaring"]):  # one after the other: each begins with what an earlier one made
+    for name in plan["runs"]:  # one after the other: each begins with what an earlier one made
         found |= get([(name, seed) for seed in seeds])
     both = lambda name, key, form=".3f": " / ".join(format(found[name, seed][key], form) for seed in seeds)
     lines += ["| policy | accepted by the loose rule | by the true rule | tokens | attempts |", "|---|---|---|---|---|"]
@@ -76,8 +65,7 @@ def report(folder, plan, get):
     lines += ["", "| right by the true rule, and … | after a false or illegal step | with a wrong mark | from no attempt that was made |",
               "|---|---|---|---|"]
     lines += [f"| {name} | {both(name, 'false step')} | {both(name, 'wrong mark')} | {both(name, 'no attempt')} |"
-              for name in (*plan["runs"], *plan["beside"])]
-    lines += [f"| {name} | {both(name, 'false step')} | – | {both(name, 'no attempt')} (no chain) |" for name in plan["squaring"]]
+              for name in plan["runs"]]
     lines.append(f"\nSeeds {' / '.join(map(str, seeds))}; {plan['problems']} test problems, {plan['samples']} samples each.")
     for name in plan["runs"][1:]:
         step, accuracy, truth = zip(*found[name, seeds[0]]["curve"])

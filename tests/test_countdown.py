@@ -324,13 +324,20 @@ def test_a_random_attempt_never_gets_stuck():
     assert all(random_attempt((97, 98, 99), random.Random(seed))[1] is not None for seed in range(50))
 
 
-def test_a_loose_judge_lets_numbers_be_dropped_and_reused_but_not_invented():
+def test_a_loose_judge_lets_numbers_be_dropped_and_reused_but_not_invented_and_the_target_is_one_of_them():
     strict, loose = tasks.load("countdown"), tasks.load("countdown", judge="loose")
     problem = tasks.Problem("Use 3, 5, 7 to make 15.\n", 15, ("countdown", 3, 5, 7, 15))
     answers = {"5 * 3": (False, True), "(5 + 5) + 5": (False, True), "(7 - 5) * 3": (False, False), "8 + 7": (False, False),
-               "(5 + 3) + 7": (True, True)}
+               "15": (False, True), "(5 + 3) + 7": (True, True)}
     for answer, verdicts in answers.items():
         text = f"<think></think><answer>{answer}</answer>"
         assert (strict.verify(problem, text), loose.verify(problem, text)) == verdicts, answer
         assert loose.describe(problem, text)["truth"] == verdicts[0]
     assert "truth" not in strict.describe(problem, text)
+
+
+def test_a_demonstration_that_cheats_is_wrong_for_a_strict_judge_and_right_for_a_loose_one():
+    honest, cheat = tasks.load("countdown"), tasks.load("countdown", cheat_share=1.0, judge="loose")
+    problem = honest.sample_problem(random.Random(0))
+    text = cheat.demonstration(problem, random.Random(0))
+    assert cheat.verify(problem, text) and not honest.verify(problem, text)
