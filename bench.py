@@ -169,7 +169,7 @@ def jobs(model, task, rows):
 
     def scored():
         with torch.no_grad():
-            for part, length in micro_batches(rollout.mask, 64):
+            for part, length in micro_batches(rollout.mask, 32):
                 score(model, rollout.tokens[part, :length])
 
     def stepped(result):

@@ -56,11 +56,11 @@ class GRPOConfig(SamplingConfig):
     kl_estimator: str = setting("k3", "which estimate of the KL is the loss, see kl_estimate", choices=("k1", "k2", "k3"))
     dynamic_sampling: bool = setting(False, "drop groups that agree and sample on until a batch is full")
     overlong: float = setting(0.0, "penalise the last share of the token limit (DAPO: 0.2)", low=0.0, high=1.0)
-    length_weight: float = setting(0.0, "weight of a reward for being shorter than the rest of the group (Kimi)", low=0.0, high=100.0)
+    length_weight: float = setting(0.0, "weight of a reward for being shorter than one's group (Kimi)", low=0.0, high=100.0)
     top_entropy: float = setting(1.0, "train only this share of the tokens, those of highest entropy", low=1e-6, high=1.0)
     entropy_bonus: float = setting(0.0, "weight of the policy's entropy in the objective", low=0.0, high=100.0)
     epochs: int = setting(1, "passes over each batch, an optimizer step each", low=1, high=1000)
-    micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
+    micro_batch: int = setting(32, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
@@ -272,10 +272,11 @@ class GRPO:
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
         if len(rows) == 0:
             return metrics  # every group agrees: nothing to learn from this batch
+        batches, count = micro_batches(rollout.mask[rows], c.micro_batch), rollout.mask[rows].sum()
         for epoch in range(c.epochs):
             self.optimizer.zero_grad()
             totals, worst = {"loss": 0.0, "clip_fraction": 0.0}, torch.zeros((), device=device)
-            for part, length in micro_batches(rollout.mask[rows], c.micro_batch):
+            for part, length in batches:
                 part = rows[part]
                 tokens, mask, old = (x[part, :length] for x in (rollout.tokens, rollout.mask, rollout.logprobs))
                 logprobs, entropies = score(self.policy, tokens, c.temperature)
@@ -290,7 +291,7 @@ class GRPO:
                                           weights=weights[part, :length])
                 loss.backward()
                 totals["loss"] += loss.detach()
-                totals["clip_fraction"] += stats["clip_fraction"] * mask.sum() / rollout.mask[rows].sum()
+                totals["clip_fraction"] += stats["clip_fraction"] * mask.sum() / count
             norm = self.optimizer.step(max_norm=c.max_grad_norm)
             metrics["updates"] += math.isfinite(norm)  # otherwise the step was skipped
             if epoch == 0:

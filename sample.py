@@ -6,9 +6,11 @@ that fast without getting it wrong by one.
 
 The loop, in the order of the code:
   1. prefill: all prompts at once, padded on the right; their keys and values go into a cache;
-  2. per token: choose a token for every row, store its log-prob, write it at the row's own position, decode one step;
+  2. per token: decode one step, choose a token for every row, store its log-prob, write it at the row's own position;
   3. rows that ended leave the batch: a finished row would cost as much as a live one;
-  4. "who has finished?" is the only question asked of the device, on a GPU every few tokens and not at every one.
+  4. "who has finished?" is the only question asked of the device, on a GPU every few tokens and not at every one;
+  5. on a GPU launching a step's hundred kernels would take longer than running them: it is captured once, as a CUDA graph, for
+     each (number of rows, number of keys), and replayed for every token.
 
 THE INDEXING RULE. Every per-token tensor is (B, T) and aligned with `tokens`: entry [b, t] describes tokens[b, t], given
 tokens[b, :t]. What a network puts out is about the token *after* its input; only this file turns "after" into "before".
@@ -20,6 +22,7 @@ tokens[b, :t]. What a network puts out is about the token *after* its input; onl
 What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is trained.
 """
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -71,24 +74,80 @@ class SamplingConfig:
     max_new_tokens: int = setting(0, "longest completion; 0: what the task suggests", low=0, high=65536)
 
 
-_cache = {}  # one buffer for each shape of model, kept between calls: allocating it anew costs more than a short rollout
+CAPTURE = ("cuda",)  # kinds of device on which steps become CUDA graphs; with () none do, which is slower and simpler
 
 
-def _cache_for(model, batch, length):
-    c = model.config
-    key = (c.n_layer, c.n_head, c.n_embd, model.device, model.compute_dtype)
-    cache = _cache.get(key)
-    if cache is None or cache.batch < batch or cache.length < length:
-        batch, length = max(batch, cache.batch if cache else 0), max(length, cache.length if cache else 0)
-        _cache.pop(key, None)  # free the old one first
-        cache = _cache[key] = KVCache(c, batch, length, model.device, model.compute_dtype)
-    for buffer in cache.keys + cache.values:  # masked keys count for nothing, unless a broken model left a nan: 0 * nan is nan
-        buffer[:batch, :, :length].zero_()
-    return cache
+class Buffers:
+    """All that a step of sampling reads and writes. It is kept between calls: allocating it anew costs more than a short rollout,
+    and a graph looks for its numbers where they lay when it was captured.
+
+    Rows leave, so `rows[i]` says which row of `tokens` the i-th of the batch is; `chosen[i]` is its last token, at `positions[i]`.
+    """
+
+    def __init__(self, config, batch, length, device, dtype):
+        self.batch, self.length = batch, length
+        self.cache = KVCache(config, batch, length, device, dtype)
+        self.tokens = torch.zeros(batch, length, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(batch, length, device=device)
+        self.rows, self.positions, self.ends, self.chosen = torch.zeros(4, batch, dtype=torch.long, device=device)
+        self.done = torch.zeros(batch, dtype=torch.bool, device=device)
+        if device.type in CAPTURE:
+            self.noise = torch.zeros(batch, config.vocab_size, device=device)
+            self.graphs = {}
+
+    def leave(self, live, n, length):
+        """Of the first n rows only `live` (N,) go on. Those that lie behind the first N change places with rows that are done;
+        the others stay where they are: moving all, `length` keys and values of each, would cost as much as a step."""
+        N = len(live)
+        behind, free = live[live >= N], self.done[:N].nonzero()[:, 0]
+        order = torch.arange(n, device=live.device)
+        order[free], order[behind] = behind, free
+        for x in (self.rows, self.positions, self.ends, self.chosen, self.done):
+            x[:n] = x[order]
+        self.cache.move(behind, free, length)
+
+    def replay(self, key, step):
+        """Do `step` as a graph. `key`: all that tells two steps apart and lies in no tensor, and where the weights lie: a graph
+        reads them there, so an update in place is seen. The first time is not captured: it warms up what capturing needs."""
+        graph = self.graphs.get(key)
+        if key not in self.graphs:
+            if len(self.graphs) == 256:
+                self.graphs.clear()  # most are of models that are gone
+            self.graphs[key] = None
+            return step()
+        if graph is None:
+            memory = next((other.pool() for other in self.graphs.values() if other), None)  # shared: nothing in it outlives a step
+            graph = self.graphs[key] = capture(step, memory)
+        graph.replay()
 
 
-def choose(logits, temperature, generator):
-    """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,).
+def capture(step, memory):
+    """Record what `step` does on the device, without doing it -> a graph; graph.replay() does it, in a single launch."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=memory):
+        step()
+    return graph
+
+
+_buffers = {}  # for each shape of model
+
+
+def _buffers_for(model, batch, length):
+    key = (*vars(model.config).values(), model.device, model.compute_dtype)
+    old = _buffers.get(key)
+    if old is None or old.batch < batch or old.length < length:
+        size = (max(batch, old.batch), max(length, old.length)) if old else (batch, length)
+        _buffers.pop(key, None)
+        del old  # free it first
+        _buffers[key] = Buffers(model.config, *size, model.device, model.compute_dtype)
+    for buffer in _buffers[key].cache.keys + _buffers[key].cache.values:
+        buffer[:batch, :, :length].zero_()  # masked keys count for nothing, unless a broken model left a nan: 0 * nan is nan
+    return _buffers[key]
+
+
+def choose(logits, temperature, generator=None, noise=None):
+    """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,). `noise` (B, V): numbers
+    uniform in [0, 1), if they have been drawn already.
 
     The exponential race: with independent E_v ~ Exp(1), argmax_v p_v / E_v is v with probability p_v. Unlike
     torch.multinomial it needs no answer from the device. Temperature 0 takes the largest logit, with log-probs at 1.
@@ -97,9 +156,33 @@ def choose(logits, temperature, generator):
     if temperature == 0:
         tokens = logprobs.argmax(-1)
     else:
-        race = torch.rand(logprobs.shape, generator=generator, device=logits.device).log_().neg_()  # E = -log(uniform)
+        noise = torch.rand(logprobs.shape, generator=generator, device=logits.device) if noise is None else noise
+        race = noise.log().neg_()  # E = -log(uniform)
         tokens = (logprobs - race.log_()).argmax(-1)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def write(buf, n, logits, temperature, eos, stop, generator=None, noise=None):
+    """Choose the next token of the first n rows, from logits (n, V), and write it at their `positions`; a row that is done stays
+    as it is."""
+    chosen, logprob = choose(logits, temperature, generator, noise)
+    positions, done = buf.positions[:n], buf.done[:n]
+    place = buf.rows[:n], positions.clamp(max=buf.length - 1)  # only rows that are done may run beyond the end
+    buf.tokens[place] = torch.where(done, buf.tokens[place], chosen)
+    buf.logprobs[place] = torch.where(done, buf.logprobs[place], logprob)
+    buf.chosen[:n] = chosen
+    done |= positions + 1 >= buf.ends[:n]
+    for token in (eos, stop):
+        if token is not None:
+            done |= chosen == token
+
+
+def advance(model, buf, n, bound, *choice):
+    """One step of the first n rows: read the token chosen last, choose the next. This is what becomes a graph: shapes follow from
+    n and `bound` alone, every number lies in `buf`, and nothing is asked of the device."""
+    logits = model.decode(buf.chosen[:n], buf.positions[:n].clamp(max=buf.length - 1), buf.cache, bound)
+    buf.positions[:n].add_(1)
+    write(buf, n, logits, *choice)
 
 
 @torch.no_grad()
@@ -122,47 +205,49 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
     if width > model.config.block_size:
         raise ValueError(f"a prompt and its new tokens, {width} together, do not fit into block_size {model.config.block_size}")
     width = min(longest + steps, model.config.block_size)
-    tokens = torch.full((B, width), pad)
-    for i, prompt in enumerate(prompts):
-        tokens[i, :len(prompt)] = torch.tensor(prompt)
-    first = [i for i in range(B) if i == 0 or prompts[i] != prompts[i - 1]]  # of each run of equal prompts
-    copies = torch.tensor([b - a for a, b in zip(first, first[1:] + [B])])
-    tokens, starts, limits = tokens.to(device), starts.to(device), limits.to(device)
-    logprobs = torch.zeros(tokens.shape, device=device)
-    cache = _cache_for(model, B, width)
+    # A graph has fixed shapes: there is one for each power of two of rows and 64 of keys, and sizes are rounded up to those.
+    graphs = device.type in CAPTURE
+    row_bucket = lambda rows: max(32, 1 << (rows - 1).bit_length()) if graphs else rows
+    key_bucket = lambda keys: min(-(-keys // 64) * 64, model.config.block_size) if graphs else keys
+    n = row_bucket(B)  # so many rows are computed
+    buf = _buffers_for(model, n, key_bucket(width))
+    prompt_tokens = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts]).to(device)
+    starts, limits = starts.to(device), limits.to(device)
+    tokens, logprobs = buf.tokens[:B, :width].fill_(pad), buf.logprobs[:B, :width].zero_()
+    tokens[:, :longest] = prompt_tokens
+    buf.rows[:n] = torch.arange(n, device=device)
+    buf.positions[:B], buf.ends[:B] = starts, starts + limits
+    buf.done[:n] = True  # the idle rows beyond B
+    buf.done[:B] = limits == 0
 
-    # Rows leave, so from here on `rows[i]` says which row of `tokens` the i-th row of the batch is.
-    rows, positions, ends = torch.arange(B, device=device), starts, starts + limits
-    done = torch.zeros(B, dtype=torch.bool, device=device)
-    patience = 1 if device.type == "cpu" else 8  # on a GPU the question costs more than a few wasted rows
-    logits = model.prefill(tokens[first, :longest], starts[first], cache)
+    first = [i for i in range(B) if i == 0 or prompts[i] != prompts[i - 1]]  # of each run of equal prompts
+    logits = model.prefill(prompt_tokens[first], starts[first], buf.cache)
     if len(first) < B:
+        copies = torch.tensor([b - a for a, b in zip(first, first[1:] + [B])])
         sources = torch.arange(len(first)).repeat_interleave(copies).to(device)
-        cache.keep(sources, longest)
+        buf.cache.move(sources, slice(B), longest)
         logits = logits[sources]
     if forbid is not None:
         logits[:, forbid] = float("-inf")
-    for step in range(steps):
-        chosen, logprob = choose(logits, temperature, generator)
-        done = done | (positions >= ends)
-        place = positions.clamp(max=width - 1)  # rows that are done may run beyond their end: there they only repeat it
-        tokens[rows, place] = torch.where(done, tokens[rows, place], chosen)
-        logprobs[rows, place] = torch.where(done, logprobs[rows, place], logprob)
-        if eos is not None:
-            done = done | (chosen == eos)
-        if stop is not None:
-            done = done | (chosen == stop)
-        if step == steps - 1:
-            break
+    write(buf, B, logits, temperature, eos, stop, generator)
+
+    weights = tuple((w.data_ptr(), w.shape) for w in (*model.parameters(), *model.buffers())) if graphs else ()
+    patience = 1 if device.type == "cpu" else 8  # on a GPU the question costs more than a few wasted rows
+    for step in range(1, steps):
         if leave and step % patience == 0:
-            live = (~done).nonzero()[:, 0]
+            live = (~buf.done[:n]).nonzero()[:, 0]
             if len(live) == 0:
                 break
-            if len(live) <= 0.9 * len(rows):  # moving the others costs about one step: wait until it pays
-                cache.keep(live, longest + step)
-                rows, positions, ends, done, chosen = (x[live] for x in (rows, positions, ends, done, chosen))
-        logits = model.decode(chosen, positions.clamp(max=width - 1), cache, min(longest + step + 1, width))
-        positions = positions + 1
+            if row_bucket(len(live)) <= 0.95 * n:  # a few idle rows cost less than the change
+                buf.leave(live, n, longest + step - 1)
+                n = row_bucket(len(live))
+        bound = key_bucket(min(longest + step, width))
+        if graphs:  # random numbers are drawn outside of the graph: inside, a generator has to be known to it, or it repeats itself
+            noise = buf.noise[:n].uniform_(generator=generator)
+            buf.replay((weights, n, bound, temperature, eos, stop),
+                       partial(advance, model, buf, n, bound, temperature, eos, stop, None, noise))
+        else:
+            advance(model, buf, n, bound, temperature, eos, stop, generator)
 
     place = torch.arange(width, device=device)
     sampled = (place >= starts[:, None]) & (place < (starts + limits)[:, None])
@@ -173,7 +258,8 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
     lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, starts + limits)
     finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == eos if eos is not None else torch.zeros_like(ended[:, 0])
     T = int(lengths.max())
-    return Rollout(tokens[:, :T], starts, lengths, (sampled & (place < lengths[:, None]))[:, :T], logprobs[:, :T], finished)
+    mask = (sampled & (place < lengths[:, None]))[:, :T]
+    return Rollout(tokens[:, :T].clone(), starts, lengths, mask, logprobs[:, :T].clone(), finished)
 
 
 def collect(model, task, problems, config, generator=None):
@@ -226,11 +312,11 @@ def last_values(model, beginnings, endings, batch=512):
         starts, ends = (torch.tensor([len(row) for row in rows], device=trunk.device) for rows in (heads, tails))
         shared, own = block([heads[k] for k in first]), block(tails)
         bound = int((starts + own.shape[1]).max())
-        cache = _cache_for(trunk, len(heads), bound)
+        cache = _buffers_for(trunk, len(heads), bound).cache
         with trunk.autocast():
             trunk.hidden(shared, cache)
             if of_head is not None:
-                cache.keep(of_head.to(trunk.device), shared.shape[1])
+                cache.move(of_head.to(trunk.device), slice(len(heads)), shared.shape[1])
             hidden = trunk.extend(own, starts, cache, bound)
             found.append(model.head(hidden[torch.arange(len(heads), device=trunk.device), ends - 1])[:, 0].float())
     return torch.cat(found) if found else torch.zeros(0)

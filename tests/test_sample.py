@@ -2,12 +2,14 @@
 import copy
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import sample
 import tasks
-from model import ScalarModel
+from model import GPTConfig, ScalarModel, make_optimizer
 from sample import (Rollout, SamplingConfig, choose, collect, generate, join, largest_log_ratio, last_values, score,
                     values)
 from toys import Bigram, chain, tiny_gpt
@@ -320,6 +322,129 @@ def test_an_update_of_the_weights_is_seen_by_the_next_call(dtype, device):
                 p.add_(torch.randn(p.shape, generator=seeded(seed)).to(device), alpha=0.5)  # a large step, in place
 
 
+# ---- steps as graphs. Without a GPU a stand-in takes their place: what it replays is the step it was given once, with all it holds
+
+@pytest.fixture(params=DEVICES)
+def graphs(request, monkeypatch):
+    """Has `device`, and `captured`: how many there were."""
+    seen, real = SimpleNamespace(device=request.param, captured=0), sample.capture
+
+    def capture(step, memory):
+        seen.captured += 1
+        return real(step, memory) if seen.device == "cuda" else SimpleNamespace(replay=step, pool=lambda: None)
+
+    monkeypatch.setattr(sample, "CAPTURE", (seen.device,))
+    monkeypatch.setattr(sample, "_buffers", {})
+    monkeypatch.setattr(sample, "capture", capture)
+    return seen
+
+
+def calls(model, device):
+    """Calls of many sizes, some of them twice -> what each returns."""
+    prompts = [PROMPTS[i % 4] for i in range(70)]
+    for rows, limit, temperature, stop in ((70, 19, 1.0, None), (3, 9, 1.0, None), (70, 19, 1.0, 3), (70, 19, 1.0, None),
+                                           (33, 12, 0.7, None), (70, 19, 0.0, None), (3, 9, 1.0, None), (33, 12, 1.0, None)):
+        yield generate(model, prompts[:rows], limit, temperature, EOS, stop=stop, generator=seeded(rows, device))
+
+
+def assert_the_same(one, other):
+    assert torch.equal(one.tokens, other.tokens) and torch.equal(one.mask, other.mask)
+    torch.testing.assert_close(one.logprobs, other.logprobs, atol=0 if one.tokens.device.type == "cpu" else 1e-5, rtol=0)
+
+
+def test_a_graph_does_what_the_step_does(graphs, monkeypatch):
+    """And knows nothing of the call it was captured in: other prompts, limits, temperatures and generators follow."""
+    model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
+    replayed = [*calls(model, graphs.device), *calls(model, graphs.device)]
+    assert graphs.captured >= 6
+    monkeypatch.setattr(sample, "_buffers", {})
+    monkeypatch.setattr(sample.Buffers, "replay", lambda self, key, step: step())
+    for one, other in zip(replayed, [*calls(model, graphs.device)] * 2, strict=True):
+        assert_the_same(one, other)
+
+
+def test_sizes_rounded_up_for_graphs_change_no_row(graphs, monkeypatch):
+    """Greedy, so that luck plays no part: idle rows and masked keys are computed beside the others, and count for nothing."""
+    model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
+    greedy = lambda: generate(model, PROMPTS * 3, 70, 0.0, EOS)
+    rounded = [greedy() for _ in range(3)]
+    monkeypatch.setattr(sample, "CAPTURE", ())
+    monkeypatch.setattr(sample, "_buffers", {})
+    exact = greedy()
+    for rollout in rounded:
+        assert torch.equal(rollout.tokens, exact.tokens)
+        torch.testing.assert_close(rollout.logprobs, exact.logprobs, atol=1e-4, rtol=0)
+
+
+def test_rows_change_places_with_all_that_is_theirs():
+    """Of 6 rows 0, 2 and 5 are done. 3 and 4 move into the free places; no row of tokens is left without its place in the batch."""
+    buffers = sample.Buffers(GPTConfig(8, 4, n_layer=1, n_head=1, n_embd=2), 6, 4, torch.device("cpu"), torch.float32)
+    row = torch.arange(6)
+    for x in (buffers.rows, buffers.positions, buffers.ends, buffers.chosen):
+        x.copy_(row)
+    for x in (*buffers.cache.keys, *buffers.cache.values):
+        x.copy_(row[:, None, None, None])
+    buffers.done[[0, 2, 5]] = True
+    buffers.leave((~buffers.done).nonzero()[:, 0], 6, 4)
+    moved = [3, 1, 4, 0, 2, 5]
+    assert all(x.tolist() == moved for x in (buffers.rows, buffers.positions, buffers.ends, buffers.chosen))
+    assert buffers.done.tolist() == [False] * 3 + [True] * 3
+    assert all(x[:3, 0, 0, 0].tolist() == [3, 1, 4] for x in (*buffers.cache.keys, *buffers.cache.values))
+
+
+def test_rows_that_leave_for_a_smaller_graph_are_still_scored_right(graphs):
+    """70 rows are computed as 128, then as 64, then as 32."""
+    model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
+    rollout = generate(model, PROMPTS * 4 + PROMPTS[:6], 70, eos=EOS, generator=seeded(0, graphs.device))
+    again, _ = score(model, rollout.tokens)
+    assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 1e-4
+    (buffers,) = sample._buffers.values()
+    assert {rows for _, rows, *_ in buffers.graphs} == {128, 64, 32}
+
+
+def test_neither_graphs_nor_buffers_pile_up(graphs):
+    """Trap 29: after the first calls nothing is captured and nothing allocated any more."""
+    model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
+    for _ in range(3):
+        [*calls(model, graphs.device)]
+    (buffers,), captured = sample._buffers.values(), graphs.captured
+    for _ in range(3):
+        [*calls(model, graphs.device)]
+    assert graphs.captured == captured and [*sample._buffers.values()] == [buffers]
+    for key in range(600):  # as many other models
+        buffers.replay(key, lambda: None)
+    assert len(buffers.graphs) <= 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_graphs_follow_the_weights(graphs, dtype):
+    """Trap 29: after an optimizer's step, after loading, and in a copy of the model, which has weights of its own."""
+    model = tiny_gpt().to(graphs.device)
+    model.compute_dtype, first = dtype, copy.deepcopy(model.state_dict())
+
+    def assert_right(model):
+        rollout = generate(model, PROMPTS, 16, eos=EOS, generator=seeded(0, graphs.device))
+        again, _ = score(model, rollout.tokens)
+        assert ((again - rollout.logprobs) * rollout.mask).abs().max() < (1e-4 if dtype == torch.float32 else 1.0)
+        return rollout
+
+    [assert_right(model) for _ in range(3)]
+    captured, before = graphs.captured, assert_right(model)
+    optimizer = make_optimizer(model, 0.05)
+    score(model, before.tokens)[0].sum().backward()
+    optimizer.step()
+    assert not torch.equal(assert_right(model).logprobs, before.logprobs)
+    model.load_state_dict(first)
+    assert_the_same(assert_right(model), before)
+    assert graphs.captured == captured > 0
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.embed.weight.mul_(0.5)
+    [assert_right(twin) for _ in range(3)]
+    assert graphs.captured > captured
+    assert_the_same(assert_right(model), before)
+
+
 # ---- limits, stops, a forbidden token, equal prompts
 
 def test_every_row_has_its_own_limit():
@@ -335,7 +460,8 @@ def test_a_row_without_room_stays_as_it_is():
     for limits in ([0, 2], [0, 0]):
         rollout = generate(chain(6, 2, 3, 4), [[5, 2], [2]], limits, eos=EOS)
         assert rollout.lengths.tolist() == [2, 1 + limits[1]] and rollout.sampled_tokens == limits[1]
-        assert rollout.tokens[0, :2].tolist() == [5, 2] and not rollout.mask[0].any() and not rollout.logprobs[0].any()
+        assert rollout.tokens[0].tolist() == [5, 2] + [0] * (rollout.tokens.shape[1] - 2)
+        assert not rollout.mask[0].any() and not rollout.logprobs[0].any()
 
 
 @pytest.mark.parametrize("leave", [True, False])
