@@ -26,7 +26,8 @@ def read(run):
     there is nothing to draw."""
     run = pathlib.Path(run)
     metrics, summary = run / "metrics.jsonl", run / "summary.json"
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+    whole = metrics.read_text().rpartition("\n")[0] if metrics.is_file() else ""  # a run that is alive may be writing its last line
+    lines = [json.loads(line) for line in whole.splitlines()]
     if not lines:
         raise InputError(f"{run}: there is no run in this folder that has taken a step")
     return lines, json.loads(summary.read_text()) if summary.exists() else {}

@@ -565,7 +565,13 @@ def main(argv=None):
     print(f"{given['run']}: {c.problems} {c.split} problems of {task.name}, about {typical:.0f} tokens a solution; finished "
           f"solutions are judged by {score_by}, half-finished ones by {value_by}; ± is a 95 % interval")
     print("| method | budget | accuracy | tokens per problem | seconds | rows per call of the model |\n|---|---|---|---|---|---|")
-    results = []
+    results, folder = [], pathlib.Path(c.out)
+    if c.out:  # a place that cannot be written to is known before the work begins
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "search.json").touch()
+        except OSError as error:
+            raise InputError(f"--out {folder}: cannot be written to ({error.strerror})")
     for method in methods:
         for budget in [0] if method == "greedy" else [int(b) for b in c.budget.split(",")]:
             r = measure(model, task, problems, method, budget, c, judge, typical, limit)
@@ -574,8 +580,6 @@ def main(argv=None):
             print(f"| {method} | {budget or ''} | {r['accuracy']:.3f} ± {r['interval']:.3f} | {r['tokens']:.0f} "
                   f"| {r['seconds']:.1f} | {r['rows_per_call']:.0f}{full} |", flush=True)
     if c.out:
-        folder = pathlib.Path(c.out)
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "search.json").write_text(json.dumps(results, indent=2) + "\n")
         try:
             import plot

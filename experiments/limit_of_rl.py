@@ -10,7 +10,7 @@ something stronger lifts the curve at every k.
 The setting: countdown, defaults, seeds 0 and 1. 500 test problems, 256 samples each, the unbiased estimate of pass@k
 (evaluate.py), 95 % intervals from a bootstrap over the problems; the difference to the warm start is bootstrapped in pairs.
   grpo-20, grpo-200   GRPO after so many steps
-  star                imitating one's own right answers, two million sampled tokens
+  star                imitating one's own right answers, a million sampled tokens
   distilled           the stronger teacher is the solver: 300 steps of its solutions, none of them random
 Results: docs/limit_of_rl.{md,json,png}.
 """
@@ -20,7 +20,7 @@ import shutil
 from cells import main, metrics, train
 
 POLICIES = ("warm", "grpo-20", "grpo-200", "star", "distilled")
-FULL = {"seeds": (0, 1), "problems": 500, "n": 256, "steps": (20, 200), "policies": POLICIES, "tokens": 2_000_000, "sft": 300}
+FULL = {"seeds": (0, 1), "problems": 500, "n": 256, "steps": (20, 200), "policies": POLICIES, "tokens": 1_000_000, "sft": 300}
 QUICK = {"seeds": (0,), "problems": 50, "n": 128, "steps": (20,), "policies": ("warm", "grpo-20"), "tokens": 50_000, "sft": 10}
 NAMES = {"warm": "warm start", "distilled": "distilled from the solver", "star": "STaR"}
 

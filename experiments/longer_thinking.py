@@ -7,14 +7,14 @@ The claims: under a rule alone answers grow longer by themselves and accuracy gr
 a price on length gives shorter answers of equal accuracy (Kimi k1.5, arXiv:2501.12599).
 
 The setting: countdown, defaults but for the room: at most 129 new tokens, enough for nine attempts, where demonstrations hold at
-most three. GRPO, 60 steps, seeds 0 and 1, once as it is and once with --length-weight 0.2: the shortest answer of a group earns
+most three. GRPO, 45 steps, seeds 0 and 1, once as it is and once with --length-weight 0.2: the shortest answer of a group earns
 0.1, the longest -0.1, and wrong answers only lose. Test: 500 problems, 16 samples each. Accuracy by allowed length counts
 an answer as right if it ended within so many tokens; that is what a limit would have done to the same sample.
 Results: docs/longer_thinking.{md,json,png}.
 """
 from cells import main, metrics, train
 
-FULL = {"seeds": (0, 1), "steps": 60, "problems": 500, "samples": 16, "policies": ("warm", "free", "priced")}
+FULL = {"seeds": (0, 1), "steps": 45, "problems": 500, "samples": 16, "policies": ("warm", "free", "priced")}
 QUICK = {"seeds": (0,), "steps": 14, "problems": 100, "samples": 8, "policies": ("warm", "free", "priced")}
 ROOM, LIMITS = 129, (16, 25, 38, 51, 64, 77, 90, 103, 129)  # 12 tokens of frame and answer, 13 for an attempt
 FLAGS = {"free": [], "priced": ["--length-weight", "0.2"]}

@@ -6,19 +6,19 @@
 The claim (arXiv:2501.12948): reinforcement learning on the base model works (R1-Zero); a small cold start with good, readable examples,
 and a second round on what the first one found, work better.
 
-The setting: countdown, defaults, seeds 0 and 1. The base is the warm start of all other experiments; 1.2 million sampled tokens for each.
+The setting: countdown, defaults, seeds 0 and 1. The base is the warm start of all other experiments; a million sampled tokens for each.
   R1-Zero      GRPO on the base
   R1  stage 1  cold start: 30 steps of 64 on solved examples (every one of them ends in a solution) from the base
-      stage 2  GRPO, 540,000 tokens
-      stage 3  rejection sampling: 120,000 tokens of the policy of stage 2; the right ones are imitated *from the base*, four passes
-      stage 4  GRPO, 540,000 tokens
+      stage 2  GRPO, 450,000 tokens
+      stage 3  rejection sampling: 100,000 tokens of the policy of stage 2; the right ones are imitated *from the base*, four passes
+      stage 4  GRPO, 450,000 tokens
 What is left out: data of other kinds in stage 3, a reward for readable language and for harmlessness in stage 4, and distillation into
 smaller models. "Readable" is measured by the marks: the share of attempts whose mark (found, failed) is true.
 After each stage: 500 test problems, 16 samples each. Results: docs/r1.{md,json,png}.
 """
 from cells import main, metrics, train
 
-FULL = {"seeds": (0, 1), "tokens": 1_200_000, "cold": 30, "problems": 500, "samples": 16}
+FULL = {"seeds": (0, 1), "tokens": 1_000_000, "cold": 30, "problems": 500, "samples": 16}
 QUICK = {"seeds": (0,), "tokens": 240_000, "cold": 10, "problems": 100, "samples": 8}
 STAGES = ("base", "R1-Zero", "1 cold start", "2 GRPO", "3 rejection sampling", "4 GRPO")
 

@@ -67,3 +67,9 @@ def test_a_picture_of_curves(tmp_path):
     panels = [{"title": "t", "x": "x", "y": "y", "log": 2, "curves": {"warm start": ([1, 2, 4], [0.1, 0.2, 0.3], [0, 0.1, 0.2], [0.2, 0.3, 0.4])}},
               {"title": "t", "x": "x", "y": "y", "curves": {"a": ([1, 2], [1, 2]), "b": ([1, 2], [2, 2])}}]
     assert plot.lines(panels, tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_a_half_written_last_line_of_a_living_run_is_left_out(tmp_path):
+    import plot
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [line["step"] for line in plot.read(tmp_path)[0]] == [1, 2]

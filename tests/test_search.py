@@ -513,6 +513,13 @@ def test_every_method_runs_and_is_measured(runs, tmp_path, capsys):
     assert all(f"| {method} |" in out for method in search.METHODS) and "judged by rule, half-finished ones by rollouts" in out
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_search(runs, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(search, "measure", lambda *_: pytest.fail("the search has begun"))
+    with pytest.raises(InputError, match="--out .*cannot be written to"):
+        search.main([f"{runs}/policy.pt", "--problems", "5", "--device", "cpu", "--out", str(tmp_path / "file" / "out")])
+
+
 @pytest.mark.parametrize("run, more, line", [
     ("policy", [], "by rule, half-finished ones by rollouts"), ("ppo", [], "by rule, half-finished ones by judge"),
     ("policy", ["--judge", "orm", "--score", "judge"], "by judge, half-finished ones by judge"),
