@@ -50,7 +50,7 @@ def cell(folder, plan, method, lr, seed, split):
         train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit)
         policy, task, _ = checkpoint.load_run(run)
         summary, used = json.loads((run / "summary.json").read_text()), resource.getrusage(resource.RUSAGE_CHILDREN)
-        if not kept.exists():  # the processor's own time, whatever else the machine had to do; a run that was resumed has the clock's
+        if not kept.exists():  # the processor's own time, whatever else there was to do; of a resumed run the clock's
             kept.write_text(json.dumps(summary["seconds"]["rl"] if resumed else used.ru_utime + used.ru_stime))
         seconds = json.loads(kept.read_text())
     problems = evaluate.fixed_problems(task, split, plan["problems"])

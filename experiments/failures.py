@@ -27,7 +27,8 @@ PANELS = [  # title, unit, (label, run, metric) of each curve
     ("1. collapse", "accuracy", [("lr 3e-3", "rate", "accuracy"), ("lr 3e-4", "healthy", "accuracy")]),
     ("2. entropy gone", "nats per token", [("one problem", "entropy", "entropy"), ("fresh problems", "healthy", "entropy")]),
     ("3. reward without accuracy", "mean over the samples", [("reward", "format", "reward"), ("accuracy", "format", "accuracy")]),
-    ("4. KL to the warm start", "nats per token", [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k2 in the loss", "k2", "kl")]),
+    ("4. KL to the warm start", "nats per token",
+     [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k2 in the loss", "k2", "kl")]),
 ]
 
 
@@ -49,8 +50,8 @@ def main():
     try:
         import plot
         curve = lambda run, metric: zip(*[(line["step"], line[metric]) for line in plot.read(folder / run)[0] if metric in line])
-        panels = [{"title": title, "x": "step", "y": unit, "curves": {label: tuple(curve(run, metric)) for label, run, metric in lines}}
-                  for title, unit, lines in PANELS]
+        panels = [{"title": title, "x": "step", "y": unit,
+                   "curves": {label: tuple(curve(run, metric)) for label, run, metric in lines}} for title, unit, lines in PANELS]
         print(plot.lines(panels, (folder if quick else pathlib.Path("docs")) / "failures.png"))
     except ModuleNotFoundError:
         print("(no picture: matplotlib is not installed)")

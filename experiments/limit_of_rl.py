@@ -12,6 +12,7 @@ The setting: countdown, defaults, seeds 0 and 1. 500 test problems, 256 samples 
   grpo-20, grpo-200   GRPO after so many steps
   star                imitating one's own right answers, a million sampled tokens
   distilled           the stronger teacher is the solver: 300 steps of its solutions, none of them random
+  blind               no model: random legal search that makes two attempts in place of a sample, as the warm start does
 Results: docs/limit_of_rl.{md,json,png}.
 """
 import math
@@ -44,6 +45,11 @@ def policy_of(folder, plan, name, seed):
 def cell(folder, plan, name, seed):
     import checkpoint, evaluate, sample
     import torch
+    if name == "blind":
+        import random, tasks
+        from tasks.countdown import random_attempt
+        rng, problems = random.Random(0), evaluate.fixed_problems(tasks.load("countdown"), "test", plan["problems"])
+        return {"right": [sum(random_attempt(p.key[1:-1], rng)[1] == p.answer for _ in range(2 * plan["n"])) for p in problems]}
     if name == "grpo":  # one run, with a copy of its checkpoint at each of the steps
         for steps in plan["steps"]:
             run = train(folder, f"grpo-{seed}", "--algo", "grpo", "--init", folder / f"warm-{seed}", "--seed", seed, steps=steps)
@@ -84,27 +90,28 @@ def report(folder, plan, get):
     half = lambda x: (numpy.percentile(x, 97.5, axis=0) - numpy.percentile(x, 2.5, axis=0)) / 2
     lines = ["| policy | seed |" + "".join(f" k = {k} |" for k in ks) + " tokens | entropy | perplexity of its right answers: own, "
              "warm start's | solved by both / only by it / only by the warm start |", "|" + "---|" * (len(ks) + 6)]
-    panels = []
+    panels, blind = [], curve(get([("blind", 0)])["blind", 0]["right"], 2 * n, [2 * k for k in ks]).mean(0)
+    lines.append(f"| blind search, two attempts a sample | | {' | '.join(f'{share:.3f}' for share in blind)} | | | | |")
     for seed in plan["seeds"]:
         base, curves = curve(found["warm", seed]["right"], n, ks), {}
         for name in plan["policies"]:
-            result = found[name, seed]
-            each = curve(result["right"], n, ks)
+            result, each = found[name, seed], curve(found[name, seed]["right"], n, ks)
             mean, difference = each.mean(0), half((each - base)[draws].mean(1))
-            sign = ["" if name == "warm" else " ▲" if d > h else " ▼" if d < -h else "" for d, h in zip(mean - base.mean(0), difference)]
+            sign = [" ▲" if d > h else " ▼" if d < -h else "" for d, h in zip(mean - base.mean(0), difference)]
             cells = [f"{m:.3f} ±{h:.3f}{s}" for m, h, s in zip(mean, half(each[draws].mean(1)), sign)]
             old, new = (numpy.array(found[p, seed]["right"]) > 0 for p in ("warm", name))
             sets = f"{(old & new).sum()} / {(new & ~old).sum()} / {(old & ~new).sum()}"
             perplexity = f"{result['own_perplexity']:.2f}, {result['perplexity']:.2f}" if result["perplexity"] else "–"
-            lines.append(f"| {NAMES.get(name, name)} | {seed} | {' | '.join(cells)} | {result['length']:.1f} | {result['entropy']:.3f} "
-                         f"| {perplexity} | {sets} |")
-            curves[NAMES.get(name, name)] = (ks, mean, mean - half(each[draws].mean(1)), mean + half(each[draws].mean(1)))
+            title, length, entropy = NAMES.get(name, name), f"{result['length']:.1f}", f"{result['entropy']:.3f}"
+            lines.append(f"| {title} | {seed} | {' | '.join(cells)} | {length} | {entropy} | {perplexity} | {sets} |")
+            curves[title] = (ks, mean, mean - half(each[draws].mean(1)), mean + half(each[draws].mean(1)))
+        curves["blind search"] = (ks, blind)
         panels.append({"title": f"pass@k, seed {seed}", "x": "k: samples per problem", "y": "share of problems with a right one",
                        "curves": curves, "log": 2})
     panels.append({"title": "entropy during GRPO", "x": "step", "y": "nats per token",
                    "curves": {f"seed {seed}": (run["step"], run["entropy"]) for (_, seed), run in runs.items()}})
-    lines.append(f"\n{plan['problems']} test problems, {n} samples each; ± is half a 95 % interval; ▲ ▼: above or below the warm start "
-                 "of the same seed by more than half the 95 % interval of the paired difference.")
+    lines.append(f"\n{plan['problems']} test problems, {n} samples each; ± is half a 95 % interval; ▲ ▼: above or below the warm "
+                 "start of the same seed by more than half the 95 % interval of the paired difference.")
     return "\n".join(lines), panels
 
 

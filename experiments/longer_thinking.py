@@ -25,8 +25,8 @@ def cell(folder, plan, name, seed):
     import checkpoint, evaluate
     run = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed)
     if name != "warm":
-        run = train(folder, f"{name}-{seed}", "--algo", "grpo", "--init", run, "--seed", seed, "--max-new-tokens", ROOM, *FLAGS[name],
-                    steps=plan["steps"])
+        run = train(folder, f"{name}-{seed}", "--algo", "grpo", "--init", run, "--seed", seed, "--max-new-tokens", ROOM,
+                    *FLAGS[name], steps=plan["steps"])
         log = metrics(run)
     # The warm start was made with a shorter context; what it has learned is the same weights in a longer one.
     model, task, _ = checkpoint.load_run(run)
@@ -39,14 +39,10 @@ def cell(folder, plan, name, seed):
     judged = evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"], ROOM)
     mean = lambda key: sum(j[key] for j in judged) / len(judged)
     done = [j for j in judged if j["finished"]]
-    by_attempts = {}
-    for k in range(1, 10):
-        rows = [j for j in judged if min(j["attempts"], 9) == k]
-        by_attempts[k] = [len(rows) / len(judged), sum(j["right"] for j in rows) / max(1, len(rows))]
     return {"accuracy": mean("right"), "length": mean("length"), "attempts": mean("attempts"), "finished": mean("finished"),
             "per attempt": sum(j["hits"] for j in judged) / sum(j["attempts"] for j in judged),
             "length when right": sum(j["length"] for j in judged if j["right"]) / max(1, sum(j["right"] for j in judged)),
-            "length when ended": sum(j["length"] for j in done) / max(1, len(done)), "by attempts": by_attempts,
+            "length when ended": sum(j["length"] for j in done) / max(1, len(done)),
             "limits": [[limit, sum(j["right"] and j["length"] <= limit for j in judged) / len(judged)] for limit in LIMITS],
             "curve": [] if name == "warm" else [[m["step"], m["length"], m["attempts"], m["accuracy"]] for m in log]}
 
@@ -57,7 +53,8 @@ def report(folder, plan, get):
     get([("warm", seed) for seed in seeds])
     found = get([(name, seed) for name in plan["policies"] for seed in seeds])
     both = lambda name, key, form=".3f": " / ".join(format(found[name, seed][key], form) for seed in seeds)
-    lines = ["| policy | pass@1 | tokens | attempts | success per attempt | ended by themselves | tokens of right answers |", "|" + "---|" * 7]
+    lines = ["| policy | pass@1 | tokens | attempts | success per attempt | ended by themselves | tokens of right answers |",
+             "|" + "---|" * 7]
     lines += [f"| {NAMES[name]} | {both(name, 'accuracy')} | {both(name, 'length', '.1f')} | {both(name, 'attempts', '.2f')} "
               f"| {both(name, 'per attempt')} | {both(name, 'finished')} | {both(name, 'length when right', '.1f')} |"
               for name in plan["policies"]]
@@ -65,9 +62,11 @@ def report(folder, plan, get):
     for name in plan["policies"]:
         cells = zip(*(found[name, seed]["limits"] for seed in seeds))
         lines.append(f"| {NAMES[name]} | " + " | ".join(" / ".join(f"{accuracy:.3f}" for _, accuracy in c) for c in cells) + " |")
-    lines.append(f"\nSeeds {' / '.join(map(str, seeds))}; {plan['problems']} test problems, {plan['samples']} samples each, room for {ROOM} tokens.")
+    lines.append(f"\nSeeds {' / '.join(map(str, seeds))}; {plan['problems']} test problems, {plan['samples']} samples each, "
+                 f"room for {ROOM} tokens.")
     panels = []
-    for index, title, unit in ((1, "length", "tokens per answer"), (2, "attempts", "attempts per answer"), (3, "accuracy", "share right")):
+    for index, title, unit in ((1, "length", "tokens per answer"), (2, "attempts", "attempts per answer"),
+                               (3, "accuracy", "share right")):
         curves = {}
         for name in plan["policies"][1:]:
             for seed in seeds:

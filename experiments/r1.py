@@ -3,17 +3,17 @@
     python experiments/r1.py            about 45 minutes on 2 cores; goes on stage by stage where it was stopped
     python experiments/r1.py --quick    3 minutes, once the warm start is there
 
-The claim (arXiv:2501.12948): reinforcement learning on the base model works (R1-Zero); a small cold start with good, readable examples,
-and a second round on what the first one found, work better.
+The claim (arXiv:2501.12948): reinforcement learning on the base model works (R1-Zero); a small cold start with good, readable
+examples, and a second round on what the first one found, work better.
 
-The setting: countdown, defaults, seeds 0 and 1. The base is the warm start of all other experiments; a million sampled tokens for each.
+The setting: countdown, defaults. The base is the warm start of all other experiments; a million sampled tokens for each.
   R1-Zero      GRPO on the base
   R1  stage 1  cold start: 30 steps of 64 on solved examples (every one of them ends in a solution) from the base
       stage 2  GRPO, 450,000 tokens
       stage 3  rejection sampling: 100,000 tokens of the policy of stage 2; the right ones are imitated *from the base*, four passes
       stage 4  GRPO, 450,000 tokens
-What is left out: data of other kinds in stage 3, a reward for readable language and for harmlessness in stage 4, and distillation into
-smaller models. "Readable" is measured by the marks: the share of attempts whose mark (found, failed) is true.
+What is left out: data of other kinds in stage 3, a reward for readable language and for harmlessness in stage 4, and distillation
+into smaller models. "Readable" is measured by the marks: the share of attempts whose mark (found, failed) is true.
 After each stage: 500 test problems, 16 samples each. Results: docs/r1.{md,json,png}.
 """
 from cells import main, metrics, train
@@ -25,8 +25,8 @@ STAGES = ("base", "R1-Zero", "1 cold start", "2 GRPO", "3 rejection sampling", "
 
 def run_of(folder, plan, stage, seed):
     """The run of a stage, made if it is not there yet -> its folder. A stage begins with the run of the one before."""
-    grpo = lambda name, init, share: train(folder, f"{name}-{seed}", "--algo", "grpo", "--init", init, "--seed", seed, "--steps", 10**6,
-                                           "--token-budget", int(share * plan["tokens"]))
+    grpo = lambda name, init, share: train(folder, f"{name}-{seed}", "--algo", "grpo", "--init", init, "--seed", seed,
+                                           "--steps", 10**6, "--token-budget", int(share * plan["tokens"]))
     before = lambda stage: run_of(folder, plan, stage, seed)
     if stage == "base":
         return train(folder, f"base-{seed}", "--algo", "sft", "--seed", seed)
@@ -60,8 +60,8 @@ def cell(folder, plan, *words):
     model, task, _ = checkpoint.load_run(run)
     result = evaluate.evaluate(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"])
     curve = [[m["tokens"], m["accuracy"]] for m in metrics(run)] if "GRPO" in stage or stage == "R1-Zero" else []
-    return {name: result[name] for name in ("pass@1", "pass@1_se", "pass@8", "greedy", "length", "attempts", "told", "finished")} | {
-        "curve": curve}
+    kept = ("pass@1", "pass@1_se", "pass@8", "greedy", "length", "attempts", "told", "finished")
+    return {name: result[name] for name in kept} | {"curve": curve}
 
 
 def report(folder, plan, get):
@@ -72,10 +72,13 @@ def report(folder, plan, get):
         found |= {(stage, c[-1]): result for c, result in get(cells(stage)).items()}
     both = lambda stage, value, form=".3f": " / ".join(format(value(found[stage, seed]), form) for seed in seeds)
     tokens = {"base": 0, "R1-Zero": 1.0, "1 cold start": 0, "2 GRPO": 0.45, "3 rejection sampling": 0.55, "4 GRPO": 1.0}
-    lines = ["| after | sampled tokens so far | pass@1 | pass@8 | greedy | tokens | attempts | marks that are true |", "|" + "---|" * 8]
-    lines += [f"| {stage} | {tokens[stage] * plan['tokens']:,.0f} | {both(stage, lambda r: r['pass@1'])} | {both(stage, lambda r: r['pass@8'])} "
-              f"| {both(stage, lambda r: r['greedy'])} | {both(stage, lambda r: r['length'], '.1f')} "
-              f"| {both(stage, lambda r: r['attempts'], '.2f')} | {both(stage, lambda r: r['told'] / max(r['attempts'], 1e-9))} |" for stage in STAGES]
+    columns = {"pass@1": ".3f", "pass@8": ".3f", "greedy": ".3f", "length": ".1f", "attempts": ".2f"}
+    lines = ["| after | sampled tokens so far | pass@1 | pass@8 | greedy | tokens | attempts | marks that are true |",
+             "|" + "---|" * 8]
+    for stage in STAGES:
+        shown = [both(stage, lambda r: r[name], form) for name, form in columns.items()]
+        lines.append(f"| {stage} | {tokens[stage] * plan['tokens']:,.0f} | {' | '.join(shown)} "
+                     f"| {both(stage, lambda r: r['told'] / max(r['attempts'], 1e-9))} |")
     error = max(result["pass@1_se"] for result in found.values())
     lines.append(f"\nSeeds {' / '.join(map(str, seeds))}; {plan['problems']} test problems, {plan['samples']} samples each; "
                  f"one standard error of pass@1 is at most {error:.3f}.")

@@ -17,7 +17,7 @@ Results: docs/serial.{md,json,png}.
 """
 from cells import main
 
-SIZES = {  # task: (name of a size, options for problems of this size) for the short and the long one; chance, None: seen in the data
+SIZES = {  # task: (name, options) of the short and the long size; chance (None: the data tell)
     "iterated_squaring": ([("k = 2", {"min_k": 2, "max_k": 2}), ("k = 8", {"min_k": 8, "max_k": 8})], 1 / 983),
     "permutation": ([("k = 2", {"k": 2}), ("k = 4", {"k": 4})], 1 / 120),
     "circuit": ([("3 gates", {"gates": 3}), ("6 gates", {"gates": 6})], None),
@@ -50,8 +50,8 @@ def cell(folder, plan, task_name, size, depth, cot):
 
 
 def report(folder, plan, get):
-    cells = [(name, size, depth, cot) for depth in plan["depths"] for name in plan["tasks"] for size in (0, 1) for cot in ("on", "off")]
-    found = get(cells)
+    found = get([(name, size, depth, cot)
+                 for depth in plan["depths"] for name in plan["tasks"] for size in (0, 1) for cot in ("on", "off")])
     lines = ["| task | size | chance |" + "".join(f" {d} layer{'s' * (d > 1)}: with chain | without |" for d in plan["depths"]),
              "|" + "---|" * (3 + 2 * len(plan["depths"]))]
     panels = []
@@ -60,14 +60,15 @@ def report(folder, plan, get):
         curves = {}
         for size, (title, _) in enumerate(sizes):
             floor = chance or found[name, size, plan["depths"][0], "on"]["constant"]
-            row = [f"{r['pass@1']:.3f} ({r['greedy']:.3f})" for d in plan["depths"] for r in (found[name, size, d, c] for c in ("on", "off"))]
+            results = [found[name, size, depth, cot] for depth in plan["depths"] for cot in ("on", "off")]
+            row = [f"{r['pass@1']:.3f} ({r['greedy']:.3f})" for r in results]
             lines.append(f"| {name.replace('_', ' ')} | {title} | {floor:.3f} | {' | '.join(row)} |")
             for cot in ("on", "off"):
                 curves[f"{COLOURS[cot]}, {title}"] = (plan["depths"], [found[name, size, d, cot]["pass@1"] for d in plan["depths"]])
         panels.append({"title": name.replace("_", " "), "x": "layers", "y": "share of right answers", "curves": curves, "log": 2})
     worst = max(r["pass@1_se"] for r in found.values())
-    lines.append(f"\n{plan['steps'] * 64:,} training problems, modular addition three times as many; {plan['problems']} test problems, {plan['samples']} samples "
-                 f"each, in brackets greedy; one standard error over the problems is at most {worst:.3f}.")
+    lines.append(f"\n{plan['steps'] * 64:,} training problems, modular addition three times as many; {plan['problems']} test problems, "
+                 f"{plan['samples']} samples each, in brackets greedy; one standard error over the problems is at most {worst:.3f}.")
     return "\n".join(lines), panels
 
 

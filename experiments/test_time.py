@@ -65,7 +65,8 @@ def cell(folder, plan, policy, label):
     if label == "policy":
         return {"run": str(train(folder, policy, *flags))}
     if label in JUDGES:
-        return {"run": str(train(folder, f"{policy}-{label}", *flags[2:4], "--init", folder / policy, *JUDGES[label], *plan["flags"]))}
+        start = [*flags[2:4], "--init", folder / policy]
+        return {"run": str(train(folder, f"{policy}-{label}", *start, *JUDGES[label], *plan["flags"]))}
     method, judge, settings = METHODS[policy][label]
     model, task, _ = checkpoint.load_run(folder / policy)
     scalar = checkpoint.load_judge(folder / f"{policy}-{judge}") if judge else None
