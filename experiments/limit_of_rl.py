@@ -1,6 +1,6 @@
 """Does reinforcement learning make a policy able to do more, or only surer of what it could do before?
 
-    python experiments/limit_of_rl.py            about 100 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/limit_of_rl.py            about an hour on 2 cores; goes on cell by cell where it was stopped
     python experiments/limit_of_rl.py --quick    3 minutes, once the warm start is there
 
 The claim (arXiv:2504.13837): pass@k of the policy after reinforcement learning is above that of its base at k = 1, and *below* at

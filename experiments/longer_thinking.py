@@ -1,24 +1,25 @@
 """Does a policy learn by itself to think longer, and is it the longer thinking that makes it better?
 
-    python experiments/longer_thinking.py            about 40 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/longer_thinking.py            about 15 minutes on 2 cores; goes on cell by cell where it was stopped
     python experiments/longer_thinking.py --quick    3 minutes, once the warm start is there
 
 The claims: under a rule alone answers grow longer by themselves and accuracy grows with them (DeepSeek-R1-Zero, arXiv:2501.12948);
 a price on length gives shorter answers of equal accuracy (Kimi k1.5, arXiv:2501.12599).
 
 The setting: countdown, defaults but for the room: at most 129 new tokens, enough for nine attempts, where demonstrations hold at
-most three. GRPO, 45 steps, seeds 0 and 1, once as it is and once with --length-weight 0.2: the shortest answer of a group earns
-0.1, the longest -0.1, and wrong answers only lose. Test: 500 problems, 16 samples each. Accuracy by allowed length counts
+most three. GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns
+0.1, the longest -0.1, and wrong answers only lose): with advantages divided by the group's standard deviation, and without.
+Test: 500 problems, 16 samples each. Accuracy by allowed length counts
 an answer as right if it ended within so many tokens; that is what a limit would have done to the same sample.
 Results: docs/longer_thinking.{md,json,png}.
 """
 from cells import main, metrics, train
 
-FULL = {"seeds": (0, 1), "steps": 45, "problems": 500, "samples": 16, "policies": ("warm", "free", "priced")}
+FULL = {"seeds": (0,), "steps": 45, "problems": 500, "samples": 16, "policies": ("warm", "free", "priced", "priced-std")}
 QUICK = {"seeds": (0,), "steps": 14, "problems": 100, "samples": 8, "policies": ("warm", "free", "priced")}
 ROOM, LIMITS = 129, (16, 25, 38, 51, 64, 77, 90, 103, 129)  # 12 tokens of frame and answer, 13 for an attempt
-FLAGS = {"free": [], "priced": ["--length-weight", "0.2"]}
-NAMES = {"warm": "warm start", "free": "GRPO", "priced": "GRPO, length priced"}
+FLAGS = {"free": [], "priced": ["--length-weight", "0.2", "--no-std"], "priced-std": ["--length-weight", "0.2"]}
+NAMES = {"warm": "warm start", "free": "GRPO", "priced": "GRPO, length priced, --no-std", "priced-std": "GRPO, length priced"}
 
 
 def cell(folder, plan, name, seed):
@@ -40,7 +41,7 @@ def cell(folder, plan, name, seed):
     mean = lambda key: sum(j[key] for j in judged) / len(judged)
     done = [j for j in judged if j["finished"]]
     return {"accuracy": mean("right"), "length": mean("length"), "attempts": mean("attempts"), "finished": mean("finished"),
-            "per attempt": sum(j["hits"] for j in judged) / sum(j["attempts"] for j in judged),
+            "per attempt": sum(j["hits"] for j in judged) / max(1, sum(j["attempts"] for j in judged)),
             "length when right": sum(j["length"] for j in judged if j["right"]) / max(1, sum(j["right"] for j in judged)),
             "length when ended": sum(j["length"] for j in done) / max(1, len(done)),
             "limits": [[limit, sum(j["right"] and j["length"] <= limit for j in judged) / len(judged)] for limit in LIMITS],
@@ -71,8 +72,7 @@ def report(folder, plan, get):
         for name in plan["policies"][1:]:
             for seed in seeds:
                 curve = found[name, seed]["curve"]
-                curves[f"{NAMES[name].replace('GRPO', 'free') if name == 'free' else 'priced'} {seed}"] = (
-                    [entry[0] for entry in curve], plot.smooth([entry[index] for entry in curve]))
+                curves[f"{name} {seed}"] = ([entry[0] for entry in curve], plot.smooth([entry[index] for entry in curve]))
         panels.append({"title": f"{title} over training", "x": "step", "y": unit, "curves": curves})
     panels.append({"title": f"accuracy by allowed length, seed {seeds[0]}", "x": "allowed tokens", "y": "share right",
                    "curves": {NAMES[name]: tuple(zip(*found[name, seeds[0]]["limits"])) for name in plan["policies"]}})

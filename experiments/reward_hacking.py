@@ -1,6 +1,6 @@
 """What happens when the rule has a hole, and what closes it; and how often a right answer follows from wrong steps.
 
-    python experiments/reward_hacking.py            about 20 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/reward_hacking.py            about 15 minutes on 2 cores; goes on cell by cell where it was stopped
     python experiments/reward_hacking.py --quick    3 minutes, once the warm start is there
 
 The claim, known as Goodhart's law: a policy is trained on what is measured, not on what is meant. The judge of countdown with a

@@ -1,6 +1,6 @@
 """Does a chain of thought let a shallow network compute what it cannot compute at once?
 
-    python experiments/serial.py            about 60 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/serial.py            about 45 minutes on 2 cores; goes on cell by cell where it was stopped
     python experiments/serial.py --quick    3 minutes
 
 The claim (arXiv:2402.12875): a network of few layers does about as many steps, one after another, as it has layers. Where the
