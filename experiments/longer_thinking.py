@@ -7,10 +7,10 @@ The claims: under a rule alone answers grow longer by themselves and accuracy gr
 a price on length gives shorter answers of equal accuracy (Kimi k1.5, arXiv:2501.12599).
 
 The setting: countdown, defaults but for the room: at most 129 new tokens, enough for nine attempts, where demonstrations hold at
-most three. GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns
-0.1, the longest -0.1, and wrong answers only lose): with advantages divided by the group's standard deviation, and without.
-Test: 500 problems, 16 samples each. Accuracy by allowed length counts
-an answer as right if it ended within so many tokens; that is what a limit would have done to the same sample.
+most three. One seed; GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns 0.1,
+the longest -0.1, and wrong answers only lose): with advantages divided by the group's standard deviation, and without. Test: 500
+problems, 16 samples each. Accuracy by allowed length counts an answer as right if it ended within so many tokens; that is what a
+limit would have done to the same sample.
 Results: docs/longer_thinking.{md,json,png}.
 """
 from cells import main, metrics, train
