@@ -113,6 +113,7 @@ def load_run(path, device="cpu"):
         raise InputError(f"{path}: task {task.name} had another vocabulary when this was written")
     model = GPT(GPTConfig(**content["shape"])).to(device)
     model.load_state_dict(content["model"])
+    model.compute_dtype = getattr(torch, content["config"].get("dtype", "float32"))  # what it was trained in is what it is asked in
     return model, task, content["config"]
 
 

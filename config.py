@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors that are one line instead of a page of usage. Exit status 2, as usual."""
 
     def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message):
         self.exit(2, f"error: {one_line(message)}  (--help lists every flag)\n")

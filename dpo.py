@@ -22,7 +22,6 @@ What is simplified: the pairs of a step are used in that step and then dropped, 
 as it has tokens to spend; the reference is the warm start also when the pairs come from the current policy.
 """
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +29,7 @@ import torch.nn.functional as F
 
 from config import setting
 from model import make_optimizer
+from optimize import Learner, optimize
 from sample import SamplingConfig, collect, score
 
 
@@ -37,13 +37,12 @@ from sample import SamplingConfig, collect, score
 class DPOConfig(SamplingConfig):
     """DPO"""
     group_size: int = setting(8, "samples per problem, paired with each other", low=2, high=65536)
-    temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     iterative: bool = setting(False, "sample the pairs from the current policy, not from the warm start")
     lr: float = setting(1.5e-4, "AdamW's rate", low=0.0, high=1.0)
     beta: float = setting(0.1, "how dear it is to leave the warm start", low=1e-6, high=100.0)
     epochs: int = setting(1, "passes over the pairs of a step", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
-    micro_batch: int = setting(32, "pairs per forward pass; memory and speed only", low=1, high=65536)
+    micro_batch: int = setting(64, "sequences per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
@@ -104,35 +103,23 @@ class DPO:
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
-        c, device = self.config, self.policy.device
-        chosen, rejected = pairs(rewards.to(device), c.group_size)
-        metrics = {"updates": 0, "pairs": len(chosen)}
-        totals = dict.fromkeys(("loss", "margin", "implicit_accuracy", "chosen_logp", "rejected_logp"), 0.0)
-        mini_batches = min(c.mini_batches, len(chosen))
-        for _ in range(c.epochs if len(chosen) else 0):
-            order = torch.randperm(len(chosen), generator=self.generator, device=device)
-            for batch in order.tensor_split(mini_batches):
-                self.optimizer.zero_grad()
-                for part in batch.split(c.micro_batch):
-                    both = torch.cat((chosen[part], rejected[part]))
-                    length = int(rollout.lengths[both].max())
-                    tokens, mask = rollout.tokens[both, :length], rollout.mask[both, :length]
-                    logps = (score(self.policy, tokens, c.temperature)[0] * mask).sum(1)  # summed: (2n,)
-                    with torch.no_grad():
-                        ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
-                    loss, margins = dpo_loss(*logps.chunk(2), *ref_logps.chunk(2), c.beta)
-                    share = len(part) / len(batch)
-                    (loss * share).backward()
-                    # Only the difference is trained. Both completions share most of their tokens, and pushing the rejected one
-                    # down pushes those down too: the chosen log-prob often falls, only less than the rejected one.
-                    better, worse = (logps - ref_logps).detach().chunk(2)
-                    for name, value in (("loss", loss.detach()), ("margin", margins.detach().mean()),
-                                        ("implicit_accuracy", (margins > 0).float().mean()),
-                                        ("chosen_logp", better.mean()), ("rejected_logp", worse.mean())):
-                        totals[name] += value * share / (c.epochs * mini_batches)
-                metrics["grad_norm"] = self.optimizer.step(max_norm=c.max_grad_norm)
-                metrics["updates"] += math.isfinite(metrics["grad_norm"])
-        return metrics | {name: float(total) for name, total in totals.items()} if len(chosen) else metrics
+        c = self.config
+        items = torch.stack(pairs(rewards.to(self.policy.device), c.group_size), 1)  # (N, 2)
+
+        def loss(part):
+            tokens, mask = part.cut(rollout.tokens, rollout.mask)
+            logps = (score(self.policy, tokens, c.temperature)[0] * mask).sum(1)  # summed: (2n,)
+            with torch.no_grad():
+                ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
+            value, margins = dpo_loss(*logps.chunk(2), *ref_logps.chunk(2), c.beta)
+            # Only the difference is trained. Both completions share most of their tokens, and pushing the rejected one down
+            # pushes those down too: the chosen log-prob often falls, only less than the rejected one.
+            better, worse = (logps - ref_logps).detach().chunk(2)
+            stats = {"margin": margins.detach(), "implicit_accuracy": (margins > 0).float(), "chosen_logp": better,
+                     "rejected_logp": worse}
+            return value * part.share, {name: (each.sum(), len(each)) for name, each in stats.items()}
+
+        return {"pairs": len(items)} | optimize([Learner(self.optimizer, loss)], items, rollout.mask, c, generator=self.generator)
 
     def state_dict(self):
         return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict()}

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from math import comb
 
 import torch
+from tqdm import tqdm
 
 import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
@@ -39,9 +40,37 @@ def pass_at_k(n, c, k):
 
 
 def fixed_problems(task, split, count):
-    """The `count` problems that every evaluation on `split` looks at."""
-    rng = random.Random(f"evaluation {split}")
-    return [task.sample_problem(rng, split) for _ in range(count)]
+    """The `count` problems that every evaluation on `split` looks at: different ones, in the order in which they are drawn.
+
+    Fewer if the split has fewer; that is, if 10,000 draws in a row have brought nothing new.
+    """
+    rng, found, in_vain = random.Random(f"evaluation {split}"), {}, 0
+    while len(found) < count and in_vain < 10_000:
+        problem = task.sample_problem(rng, split)
+        in_vain = in_vain + 1 if problem.key in found else 0
+        found.setdefault(problem.key, problem)
+    return list(found.values())
+
+
+def wilson(share, n):
+    """The 95 % interval of a share of n independent trials -> (low, high), never of width 0. Source: Wilson 1927.
+
+    >>> [round(x, 3) for x in wilson(0.5, 100) + wilson(1.0, 100)]
+    [0.404, 0.596, 0.963, 1.0]
+    """
+    z = 1.96
+    centre, spread = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
+
+
+def mean_interval(mean, se, n):
+    """The same for the mean of n numbers between 0 and 1 with standard error `se`: they are worth mean (1 - mean) / se^2 trials."""
+    return wilson(mean, max(n, mean * (1 - mean) / se ** 2) if se > 0 else n)
+
+
+def progress(items, title):
+    """tqdm where somebody is looking, silent in a file or a pipe."""
+    return tqdm(items, desc=title, disable=None, leave=False, dynamic_ncols=True)
 
 
 def sample_and_judge(model, task, problems, n, max_new_tokens=0, temperature=1.0, seed=0, batch=512):
@@ -49,7 +78,7 @@ def sample_and_judge(model, task, problems, n, max_new_tokens=0, temperature=1.0
     generator = torch.Generator(model.device).manual_seed(seed)
     config = SamplingConfig(group_size=1, temperature=temperature, max_new_tokens=max_new_tokens)
     rows, judged = [problem for problem in problems for _ in range(n)], []
-    for i in range(0, len(rows), batch):
+    for i in progress(range(0, len(rows), batch), "evaluation"):
         rollout = collect(model, task, rows[i:i + batch], config, generator)
         lengths = (rollout.lengths - rollout.prompt_lengths).tolist()
         for problem, text, length, done in zip(rollout.problems, rollout.completions(task.tokenizer), lengths,
@@ -62,14 +91,14 @@ def sample_and_judge(model, task, problems, n, max_new_tokens=0, temperature=1.0
 def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperature=1.0, seed=0):
     """Sample n completions of each problem, and one greedily -> dict.
 
-    greedy, pass@k for each k <= n, their standard errors over the problems (`pass@1_se`), length (mean tokens sampled, EOS
+    problems (how many), greedy, pass@k for each k <= n, their standard errors over the problems (`pass@1_se`), length (mean tokens sampled, EOS
     included), finished (share), and the mean of whatever `task.describe` reports (attempts, ...). Where it reports `chain`:
     right_with_chain and right_without, the accuracy of the answers with a chain of thought and of those without.
     """
     judged = sample_and_judge(model, task, problems, n, max_new_tokens, temperature, seed)
     greedy = sample_and_judge(model, task, problems, 1, max_new_tokens, 0.0, seed)
     mean = lambda values: sum(values) / len(values)
-    result = {"greedy": mean([j["right"] for j in greedy])}
+    result = {"problems": len(problems), "greedy": mean([j["right"] for j in greedy])}
     right = [sum(j["right"] for j in judged[i:i + n]) for i in range(0, len(judged), n)]  # c of each problem
     for each in k:
         if each <= n:
@@ -119,14 +148,16 @@ def main(argv=None):
     if n < ks[-1]:
         raise InputError(f"--k {config.k}: no k can be larger than --samples {n}")
     loaded = [checkpoint.load_run(run, pick_device(config.device)) for run in given["runs"]]  # all, before the work begins
-    print(f"{config.problems} {config.split} problems, {n} samples each, temperature {config.temperature:g}; "
-          f"± is one standard error over the problems")
+    print(f"{config.split} problems, {n} samples each, temperature {config.temperature:g}; in brackets a 95 % interval over the problems")
     for run, (model, task, trained) in zip(given["runs"], loaded):
-        result = evaluate(model, task, fixed_problems(task, config.split, config.problems), n, ks,
-                          trained.get("max_new_tokens", 0), config.temperature, config.seed)
-        shown = [f"pass@{k} {result[f'pass@{k}']:.3f} ±{result[f'pass@{k}_se']:.3f}" for k in ks]
-        rest = [f"{name} {value:.2f}" for name, value in result.items() if "pass@" not in name and name != "greedy"]
-        print(f"\n{run}  ({task.name})\n  greedy {result['greedy']:.3f}  {'  '.join(shown)}\n  {'  '.join(rest)}", flush=True)
+        problems = fixed_problems(task, config.split, config.problems)
+        result = evaluate(model, task, problems, n, ks, trained.get("max_new_tokens", 0), config.temperature, config.seed)
+        with_interval = lambda name, low, high: f"{name} {result[name]:.3f} [{low:.3f}, {high:.3f}]"
+        shown = [with_interval("greedy", *wilson(result["greedy"], len(problems)))]
+        shown += [with_interval(f"pass@{k}", *mean_interval(result[f"pass@{k}"], result[f"pass@{k}_se"], len(problems))) for k in ks]
+        rest = [f"{name} {value:.2f}" for name, value in result.items() if "pass@" not in name and name not in ("greedy", "problems")]
+        few = "" if len(problems) == config.problems else ": there are no more that differ"
+        print(f"\n{run}  ({task.name}, {len(problems)} problems{few})\n  {'  '.join(shown)}\n  {'  '.join(rest)}", flush=True)
 
 
 def pick_device(name):

@@ -28,22 +28,20 @@ into the reward; here no relative has one unless `--beta` asks for it. DAPO fill
 here an update takes all groups that have come together.
 """
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
 
 from config import setting
 from model import make_optimizer
+from optimize import Learner, optimize
 from sample import Rollout, SamplingConfig, collect, join, score
-from sft import micro_batches
 
 
 @dataclass
 class GRPOConfig(SamplingConfig):
     """GRPO and its relatives"""
     group_size: int = setting(8, "G: samples per problem, compared with each other", low=2, high=65536)
-    temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
     baseline: str = setting("mean", "what is subtracted: the group's mean, or that of the other samples in it",
                             choices=("mean", "others"))
@@ -59,7 +57,8 @@ class GRPOConfig(SamplingConfig):
     length_weight: float = setting(0.0, "weight of a reward for being shorter than one's group (Kimi)", low=0.0, high=100.0)
     top_entropy: float = setting(1.0, "train only this share of the tokens, those of highest entropy", low=1e-6, high=1.0)
     entropy_bonus: float = setting(0.0, "weight of the policy's entropy in the objective", low=0.0, high=100.0)
-    epochs: int = setting(1, "passes over each batch, an optimizer step each", low=1, high=1000)
+    epochs: int = setting(1, "passes over each batch", low=1, high=1000)
+    mini_batches: int = setting(1, "optimizer steps per pass", low=1, high=65536)
     micro_batch: int = setting(32, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
@@ -229,6 +228,41 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
     return -(weights * objective).sum(), stats
 
 
+def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None, **terms):
+    """The loss of a policy on advantages (B,) or (B, T), as `optimize` wants it -> (loss(part), before(part)).
+
+    config: temperature, clip_low, clip_high. old_logprobs (B, T): log pi_old; without it, those of the rollout. reference: a model
+    for the KL. terms: what else `policy_loss` takes. Stats: clip_fraction, and max_log_ratio, the largest |stored - recomputed|
+    log-prob while the policy is still the one that sampled: what was sampled must be what is trained.
+
+    In low precision, stored and recomputed log-probs differ by rounding. There log pi_old is computed anew, in the micro-batches of
+    the first epoch and before any step, so that rho starts at exactly 1; later epochs compare with the same numbers.
+    """
+    low = policy.compute_dtype != torch.float32
+    old = rollout.logprobs if old_logprobs is None else old_logprobs
+    old = old.clone() if low else old
+    if advantages.ndim == 1:
+        advantages = advantages[:, None].expand(rollout.mask.shape)
+
+    @torch.no_grad()
+    def before(part):
+        old[part.rows, :part.length] = score(policy, part.cut(rollout.tokens)[0], config.temperature)[0]
+
+    def loss(part):
+        tokens, mask, sampled, A = part.cut(rollout.tokens, rollout.mask, rollout.logprobs, advantages)
+        logprobs, entropies = score(policy, tokens, config.temperature)
+        found = {}
+        if part.step == 0:
+            found["max_log_ratio"] = (logprobs.detach() - sampled).masked_fill(~mask, 0.0).abs().max()
+            if low:
+                old[part.rows, :part.length] = logprobs.detach()
+        ref_logprobs = score(reference, tokens, config.temperature)[0] if reference else None
+        value, stats = policy_loss(logprobs, *part.cut(old), A, mask, clip_low=config.clip_low, clip_high=config.clip_high,
+                                   ref_logprobs=ref_logprobs, entropies=entropies, weights=part.weights, **terms)
+        return value, found | {"clip_fraction": (stats["clip_fraction"] * mask.sum(), mask.sum())}
+    return loss, before if low else None
+
+
 class GRPO:
     """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
     Config = GRPOConfig
@@ -246,57 +280,49 @@ class GRPO:
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
-        c, device = self.config, self.policy.device
-        rewards = rewards.to(device)
-        mixed = group_advantages(rewards, c.group_size) != 0  # the rows of groups that disagree
-        metrics = {"updates": 0, "mixed_groups": float(mixed.view(-1, c.group_size).any(1).float().mean()),
-                   "kl": self.kl(rollout)}
+        c, rewards = self.config, rewards.to(self.policy.device)
+        groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those that disagree
+        metrics = {"updates": 0, "mixed_groups": float(groups.float().mean()), "kl": self.kl(rollout)}
+        rewards = self.shape(rollout, rewards)
         if c.dynamic_sampling:
-            rows = mixed.view(-1, c.group_size).any(1).repeat_interleave(c.group_size).nonzero()[:, 0]
-            self.waiting.append((rollout.select(rows), rewards[rows]))
-            if sum(len(r) for _, r in self.waiting) < c.prompts * c.group_size:
+            rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
+            if rollout is None:
                 return metrics
-            rollout, rewards = join([r for r, _ in self.waiting]), torch.cat([r for _, r in self.waiting])
-            self.waiting = []
-        max_length = c.max_new_tokens or self.task.max_new_tokens
-        if c.overlong:
-            rewards = rewards + overlong_penalty(rollout.lengths - rollout.prompt_lengths, max_length, c.overlong)
-        if c.length_weight:
-            lengths, right = rollout.lengths - rollout.prompt_lengths, rollout.right(self.task)
-            rewards = rewards + c.length_weight * length_reward(lengths, right, c.group_size)
         advantages = group_advantages(rewards, c.group_size, c.std, c.baseline)[:, None].expand(rollout.mask.shape)
         if c.top_entropy < 1:
             advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
-        weights = token_weights(rollout.mask, c.aggregate, max_length)
         # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
-        if len(rows) == 0:
-            return metrics  # every group agrees: nothing to learn from this batch
-        batches, count = micro_batches(rollout.mask[rows], c.micro_batch), rollout.mask[rows].sum()
-        for epoch in range(c.epochs):
-            self.optimizer.zero_grad()
-            totals, worst = {"loss": 0.0, "clip_fraction": 0.0}, torch.zeros((), device=device)
-            for part, length in batches:
-                part = rows[part]
-                tokens, mask, old = (x[part, :length] for x in (rollout.tokens, rollout.mask, rollout.logprobs))
-                logprobs, entropies = score(self.policy, tokens, c.temperature)
-                if epoch == 0:  # pi is still pi_old: what was sampled must be what is trained
-                    worst = torch.maximum(worst, ((logprobs - old) * mask).abs().max().detach())
-                    if self.policy.compute_dtype != torch.float32:
-                        old = logprobs.detach()  # in low precision the two differ by rounding: take the ratio as exactly 1
-                reference = score(self.reference, tokens, c.temperature)[0] if c.beta else None
-                loss, stats = policy_loss(logprobs, old, advantages[part, :length], mask, clip_low=c.clip_low,
-                                          clip_high=c.clip_high, aggregate=c.aggregate, ref_logprobs=reference, beta=c.beta,
-                                          kl_estimator=c.kl_estimator, entropies=entropies, entropy_bonus=c.entropy_bonus,
-                                          weights=weights[part, :length])
-                loss.backward()
-                totals["loss"] += loss.detach()
-                totals["clip_fraction"] += stats["clip_fraction"] * mask.sum() / count
-            norm = self.optimizer.step(max_norm=c.max_grad_norm)
-            metrics["updates"] += math.isfinite(norm)  # otherwise the step was skipped
-            if epoch == 0:
-                metrics["max_log_ratio"] = float(worst)
-        return metrics | {"grad_norm": norm} | {name: float(total) for name, total in totals.items()}
+        steps = min(c.mini_batches, len(rows))  # an epoch
+        weights = token_weights(rollout.mask, c.aggregate, self.max_length)
+        loss, before = actor(self.policy, rollout, advantages, c, reference=self.reference if c.beta else None, beta=c.beta,
+                             aggregate=c.aggregate, kl_estimator=c.kl_estimator, entropy_bonus=c.entropy_bonus)
+        return metrics | optimize([Learner(self.optimizer, loss, before=before)], rows, rollout.mask, c,
+                                  lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)
+
+    @property
+    def max_length(self):
+        return self.config.max_new_tokens or self.task.max_new_tokens
+
+    def shape(self, rollout, rewards):
+        """What is added to the rule's rewards for the length of a completion -> rewards (B,)."""
+        c, lengths = self.config, rollout.lengths - rollout.prompt_lengths
+        if c.overlong:
+            rewards = rewards + overlong_penalty(lengths, self.max_length, c.overlong)
+        if c.length_weight:
+            rewards = rewards + c.length_weight * length_reward(lengths, rollout.right(self.task), c.group_size)
+        return rewards
+
+    def wait(self, rollout, rewards, rows):
+        """Dynamic sampling: keep these rows until a batch is full -> rollout, rewards of all that have waited; None, None before."""
+        kept = rollout.select(rows)
+        kept.problems = []  # nothing asks for them any more, and a checkpoint holds tensors
+        self.waiting.append((kept, rewards[rows]))
+        if sum(len(r) for _, r in self.waiting) < self.config.prompts * self.config.group_size:
+            return None, None
+        rollouts, rewards = zip(*self.waiting)
+        self.waiting = []
+        return join(rollouts), torch.cat(rewards)
 
     @torch.no_grad()
     def entropies(self, rollout, batch=256):

@@ -119,7 +119,7 @@ class GPT(nn.Module):
         """tokens (B, T) -> the normalised stream (B, T, C): what a head reads. Fills the cache if one is given."""
         B, T = tokens.shape
         if T > self.config.block_size:
-            raise ValueError(f"{T} tokens do not fit into block_size {self.config.block_size}")
+            raise ValueError(f"{T} tokens do not fit into block_size {self.config.block_size}: lower max_new_tokens, or raise block_size")
         x = self.embed(tokens)
         for i, block in enumerate(self.blocks):
             def attend(q, k, v):
@@ -131,8 +131,10 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden):
-        """(..., C) -> (..., V) in float32, whatever the model computes in: log-probs need the precision."""
-        return F.linear(hidden, self.embed.weight).float()
+        """(..., C) -> (..., V), computed in float32 whatever the rest is computed in: log-probs need the precision. Inside of
+        autocast the product would be rounded to bfloat16, and widening it afterwards brings nothing back."""
+        with torch.autocast(self.device.type, enabled=False):
+            return F.linear(hidden.float(), self.embed.weight)
 
     def forward(self, tokens):
         """tokens (B, T) int64 -> logits (B, T, V) float32. logits[b, t] is about the token *after* tokens[b, t]."""
@@ -196,7 +198,12 @@ class ScalarModel(nn.Module):
     def forward(self, tokens):
         """tokens (B, T) int64 -> (B, T) float32. Entry [b, t] is about the state *after* tokens[b, t]."""
         with self.trunk.autocast():
-            return self.head(self.trunk.hidden(tokens))[..., 0].float()
+            hidden = self.trunk.hidden(tokens)
+        return self.scores(hidden)
+
+    def scores(self, hidden):
+        """(..., C) -> (...), in float32 like the logits of a GPT: call it outside of autocast."""
+        return self.head(hidden.float())[..., 0]
 
 
 # --------------------------------------------------------------------------------------------------------- optimizer

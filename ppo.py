@@ -31,16 +31,15 @@ learning-rate schedule. Running out of tokens is a failure of the task: reward 0
 Details that matter in practice: arXiv:2403.17031, "The N+ Implementation Details of RLHF with PPO".
 """
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
 
 from config import setting
-from grpo import kl_estimate, policy_loss, token_weights
+from grpo import actor, kl_estimate, token_weights
 from model import ScalarModel, make_optimizer
+from optimize import Learner, optimize
 from sample import SamplingConfig, collect, score, values
-from sft import micro_batches
 
 
 @dataclass
@@ -48,7 +47,6 @@ class PPOConfig(SamplingConfig):
     """PPO"""
     prompts: int = setting(512, "problems per step", low=1, high=65536)
     group_size: int = setting(1, "samples per problem; the critic is the baseline, so one is enough", low=1, high=65536)
-    temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     lr: float = setting(3e-4, "AdamW's rate, actor", low=0.0, high=1.0)
     critic_lr: float = setting(1e-3, "AdamW's rate, critic", low=0.0, high=1.0)
     critic_warmup: int = setting(2, "first steps in which the critic learns alone", low=0, high=10**6)
@@ -58,7 +56,7 @@ class PPOConfig(SamplingConfig):
     kl_target: float = setting(0.0, "adapt beta towards this KL, nats per completion; 0: beta stays", low=0.0, high=1e6)
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this", low=0.0, high=1.0)
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
-    value_clip: float = setting(0.2, "a value may move this far from the old one per batch", low=0.0, high=1e6)
+    value_clip: float = setting(0.2, "a value may move this far from the old one per batch; 0: as far as it likes", low=0.0, high=1e6)
     whiten: bool = setting(True, "shift and scale the advantages of a batch to mean 0, variance 1")
     epochs: int = setting(1, "passes over each batch", low=1, high=1000)
     mini_batches: int = setting(4, "optimizer steps per pass", low=1, high=65536)
@@ -116,13 +114,13 @@ def value_loss(values, old_values, returns, mask, clip, weights=None):
     """L_V of the equations above -> loss (scalar), share of tokens whose gradient the clip removed.
 
     All (B, T). The larger of the two errors counts, so the clip only ever holds back a step that has already gone far enough
-    towards its target. `weights` (B, T): how much each token counts; without it, all masked ones the same.
+    towards its target; clip 0: no clip. `weights` (B, T): how much each token counts; without it, all masked ones the same.
     """
     if weights is None:
         weights = token_weights(mask, "token_mean")
     values, old_values, returns = (x.masked_fill(~mask, 0.0) for x in (values, old_values, returns))
     free = (values - returns) ** 2
-    clipped = (old_values + (values - old_values).clamp(-clip, clip) - returns) ** 2
+    clipped = (old_values + (values - old_values).clamp(-clip, clip) - returns) ** 2 if clip else free
     return 0.5 * (weights * torch.maximum(free, clipped)).sum(), ((clipped > free) & mask).sum() / mask.sum().clamp(min=1)
 
 
@@ -155,69 +153,44 @@ class PPO:
 
     @torch.no_grad()
     def look(self, rollout, batch=256):
-        """The frozen picture of this batch: log-probs of the actor, of the reference, and values of the critic, each (B, T)."""
+        """The frozen picture of this batch: log-probs of the reference and values of the critic, each (B, T)."""
         over = lambda f: torch.cat([f(tokens) for tokens in rollout.tokens.split(batch)])
-        logprobs = rollout.logprobs
-        if self.policy.compute_dtype != torch.float32:  # stored and recomputed differ by rounding: let the ratio start at exactly 1
-            logprobs = over(lambda tokens: score(self.policy, tokens, self.config.temperature)[0])
-        return (logprobs, over(lambda tokens: score(self.reference, tokens, self.config.temperature)[0]),
+        return (over(lambda tokens: score(self.reference, tokens, self.config.temperature)[0]),
                 over(lambda tokens: values(self.critic, tokens)))
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
         c, mask, device = self.config, rollout.mask, self.policy.device
-        rewards = rewards.to(device)
-        old_logprobs, ref_logprobs, old_values = self.look(rollout)
-        r = token_rewards(rewards, old_logprobs, ref_logprobs, mask, self.beta)
+        ref_logprobs, old_values = self.look(rollout)
+        r = token_rewards(rewards.to(device), rollout.logprobs, ref_logprobs, mask, self.beta)
         advantages, returns = gae(r, old_values, mask, c.gamma, c.lam)
         outcomes = gae(r, old_values, mask, c.gamma, 1.0)[1]  # what really came: the judge of the critic, at any lambda
-        kl = {k: float(kl_estimate(old_logprobs, ref_logprobs, k)[mask].mean()) for k in ("k1", "k3")}
+        kl = {k: float(kl_estimate(rollout.logprobs, ref_logprobs, k)[mask].mean()) for k in ("k1", "k3")}
         first = mask.int().argmax(1, keepdim=True)
         last = (mask * torch.arange(mask.shape[1], device=device)).amax(1, keepdim=True)
-        metrics = {"updates": 0, "kl": kl["k1"], "kl_k3": kl["k3"], "beta": self.beta,
+        metrics = {"kl": kl["k1"], "kl_k3": kl["k3"], "beta": self.beta,
                    "explained_variance": explained_variance(old_values, outcomes, mask),
                    "value_first": float(old_values.gather(1, first).mean()), "value_last": float(old_values.gather(1, last).mean())}
         if c.whiten:
             advantages = whiten(advantages, mask)
 
-        actor_learns = self.steps >= c.critic_warmup
-        totals = {"loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0, "value_clip_fraction": 0.0}
-        mini_batches = min(c.mini_batches, len(mask))
-        share = 1 / (c.epochs * mini_batches)
-        for _ in range(c.epochs):
-            order = torch.randperm(len(mask), generator=self.generator, device=device)
-            for rows in order.tensor_split(mini_batches):
-                weights = token_weights(mask[rows], "token_mean")
-                self.actor_optimizer.zero_grad()
-                self.critic_optimizer.zero_grad()
-                for part, length in micro_batches(mask[rows], c.micro_batch):
-                    part, w = rows[part], weights[part, :length]
-                    tokens, m, old, A, old_V, G = (x[part, :length] for x in (rollout.tokens, mask, old_logprobs, advantages,
-                                                                              old_values, returns))
-                    loss_V, clipped_V = value_loss(values(self.critic, tokens), old_V, G, m, c.value_clip, w)
-                    loss_V.backward()
-                    of_all = share * m.sum() / mask[rows].sum()
-                    totals["value_loss"] += share * loss_V.detach()
-                    totals["value_clip_fraction"] += of_all * clipped_V
-                    if actor_learns:
-                        logprobs, _ = score(self.policy, tokens, c.temperature)
-                        loss, stats = policy_loss(logprobs, old, A, m, clip_low=c.clip_low, clip_high=c.clip_high,
-                                                  aggregate="token_mean", weights=w)
-                        loss.backward()
-                        totals["loss"] += share * loss.detach()
-                        totals["clip_fraction"] += of_all * stats["clip_fraction"]
-                        if metrics["updates"] == 0:  # pi is still pi_old: what was sampled must be what is trained
-                            apart = ((logprobs.detach() - rollout.logprobs[part, :length]) * m).abs().max()
-                            metrics["max_log_ratio"] = max(float(apart), metrics.get("max_log_ratio", 0.0))
-                metrics["critic_grad_norm"] = self.critic_optimizer.step(max_norm=c.max_grad_norm)
-                if actor_learns:
-                    metrics["grad_norm"] = self.actor_optimizer.step(max_norm=c.max_grad_norm)
-                    metrics["updates"] += math.isfinite(metrics["grad_norm"])
-        self.steps += 1
-        if c.kl_target and actor_learns:  # Ziegler et al., arXiv:1909.08593, equation 2.2: proportional control, in small steps
+        def critic(part):
+            tokens, m, old_V, G = part.cut(rollout.tokens, mask, old_values, returns)
+            loss_V, clipped = value_loss(values(self.critic, tokens), old_V, G, m, c.value_clip, part.weights)
+            return loss_V, {"clip_fraction": (clipped * m.sum(), m.sum())}
+
+        learners = [Learner(self.critic_optimizer, critic, "critic")]
+        if self.steps >= c.critic_warmup:
+            loss, before = actor(self.policy, rollout, advantages, c, aggregate="token_mean")
+            learners.append(Learner(self.actor_optimizer, loss, before=before))
+        metrics |= optimize(learners, torch.arange(len(mask), device=device), mask, c,
+                            lambda rows: token_weights(mask[rows], "token_mean"), self.generator)
+        if c.kl_target and self.steps >= c.critic_warmup:  # arXiv:1909.08593, equation 2.2: proportional control, in small steps
             per_completion = kl["k1"] * float(mask.sum()) / len(mask)
             self.beta *= 1 + 0.1 * min(max(per_completion / c.kl_target - 1, -0.2), 0.2)
-        return metrics | {name: float(total) for name, total in totals.items()}
+        self.steps += 1
+        metrics["value_loss"], metrics["value_clip_fraction"] = metrics.pop("critic_loss"), metrics.pop("critic_clip_fraction")
+        return metrics
 
     def state_dict(self):
         return {"actor_optimizer": self.actor_optimizer.state_dict(), "critic_optimizer": self.critic_optimizer.state_dict(),

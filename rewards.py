@@ -8,7 +8,9 @@ and a rule reads the answer, never the thinking: the model may reason in whateve
 
     R = accuracy_weight * [the answer is right] + format_weight * [the shape is exactly the one above]
 
-with both brackets 0 unless the completion ended by itself: running out of tokens is a failure, not a cut-off episode.
+with both brackets 0 unless the completion ended by itself: running out of tokens is a failure, not a cut-off episode. That is a
+sparse reward, and what it does not read may rot. `--step-penalty 0.3` is the dense one beside it: it reads the thinking too, and a
+completion with a false step in it (`task.steps_hold`) loses 0.3, whether it ended or not.
 
 A rule is a target that reinforcement learning pushes against for hours, so it must have no hole: every text a model (or a
 person) can produce gets a well-defined reward. Arithmetic is exact (fractions), the parser is our own (no `eval`), its
@@ -31,6 +33,7 @@ class RewardConfig:
     """rule rewards"""
     accuracy_weight: float = setting(1.0, "reward for a right answer", low=0.0, high=100.0)
     format_weight: float = setting(0.0, "reward for the exact <think>...</think><answer>...</answer> shape", low=0.0, high=100.0)
+    step_penalty: float = setting(0.0, "what a completion with a false step of thinking loses", low=0.0, high=100.0)
 
 
 # ---------------------------------------------------------------------------------------------------------- parsing
@@ -154,4 +157,8 @@ def rule_rewards(task, problems, completions, finished, config):
     right = [bool(done) and task.verify(p, text) for p, text, done in zip(problems, completions, finished, strict=True)]
     shaped = [bool(done) and has_format(text) for text, done in zip(completions, finished)]
     accuracy, shape = (torch.tensor(x, dtype=torch.float32) for x in (right, shaped))
-    return config.accuracy_weight * accuracy + config.format_weight * shape, accuracy
+    rewards = config.accuracy_weight * accuracy + config.format_weight * shape
+    if config.step_penalty:
+        false = [not task.steps_hold(p, text) for p, text in zip(problems, completions)]
+        rewards = rewards - config.step_penalty * torch.tensor(false, dtype=torch.float32)
+    return rewards, accuracy

@@ -70,7 +70,7 @@ class SamplingConfig:
     """sampling"""
     prompts: int = setting(64, "problems per step", low=1, high=65536)
     group_size: int = setting(8, "samples per problem", low=1, high=65536)
-    temperature: float = setting(1.0, "sampling temperature; 0 is greedy", low=0.0, high=10.0)
+    temperature: float = setting(1.0, "sampling temperature; the same distribution is trained", low=0.01, high=10.0)
     max_new_tokens: int = setting(0, "longest completion; 0: what the task suggests", low=0, high=65536)
 
 
@@ -203,7 +203,8 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
     limits = torch.as_tensor(max_new_tokens).expand(B)
     longest, width, steps = int(starts.max()), int((starts + limits).max()), int(limits.max())
     if width > model.config.block_size:
-        raise ValueError(f"a prompt and its new tokens, {width} together, do not fit into block_size {model.config.block_size}")
+        raise ValueError(f"a prompt and its new tokens, {width} together, do not fit into block_size {model.config.block_size}: "
+                         "lower max_new_tokens, or raise block_size")
     width = min(longest + steps, model.config.block_size)
     # A graph has fixed shapes: there is one for each power of two of rows and 64 of keys, and sizes are rounded up to those.
     graphs = device.type in CAPTURE
@@ -276,9 +277,10 @@ def score(model, tokens, temperature=1.0):
     """The log-prob of every token given those before it, with a gradient, and the entropy of the choice it was made from.
 
     tokens (B, T), not changed -> logprobs (B, T), entropies (B, T), float32, in nats; column 0 is 0, because nothing
-    predicts the first token. Divide by the temperature *before* the softmax: sampling did.
+    predicts the first token. Divide by the temperature *before* the softmax: sampling did. As there, 0 stands for greedy choices
+    with log-probs at temperature 1.
     """
-    logits = model(tokens[:, :-1]) / temperature
+    logits = model(tokens[:, :-1]) / (temperature or 1.0)
     logp = torch.log_softmax(logits, dim=-1)  # (B, T-1, V): about the token after, hence aligned with tokens[:, 1:]
     logprobs = logp.gather(-1, tokens[:, 1:, None])[..., 0]
     entropies = -(logp.exp() * logp).sum(-1)
@@ -318,7 +320,7 @@ def last_values(model, beginnings, endings, batch=512):
             if of_head is not None:
                 cache.move(of_head.to(trunk.device), slice(len(heads)), shared.shape[1])
             hidden = trunk.extend(own, starts, cache, bound)
-            found.append(model.head(hidden[torch.arange(len(heads), device=trunk.device), ends - 1])[:, 0].float())
+        found.append(model.scores(hidden[torch.arange(len(heads), device=trunk.device), ends - 1]))
     return torch.cat(found) if found else torch.zeros(0)
 
 
@@ -335,8 +337,6 @@ def join(rollouts):
 def largest_log_ratio(model, rollout, temperature=1.0, batch=64):
     """The largest |stored - recomputed| log-prob over a rollout's sampled tokens, a float. Before the first update it must be
     rounding, below 1e-4 in float32: otherwise what is trained is not what was sampled."""
-    worst = 0.0
-    for rows in torch.arange(len(rollout.tokens)).split(batch):
-        logprobs, _ = score(model, rollout.tokens[rows], temperature)
-        worst = max(worst, float(((logprobs - rollout.logprobs[rows]) * rollout.mask[rows]).abs().max()))
-    return worst
+    apart = [(score(model, rollout.tokens[rows], temperature)[0] - rollout.logprobs[rows])[rollout.mask[rows]].abs()
+             for rows in torch.arange(len(rollout.tokens)).split(batch)]
+    return float(torch.cat(apart).max())  # nan if any is: Python's max(worst, nan) would lose it

@@ -36,10 +36,11 @@ import time
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
 
 import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
-from evaluate import fixed_problems, pick_device
+from evaluate import fixed_problems, pick_device, progress, wilson
 from sample import Rollout, generate, last_values, score
 from tree import mcts
 from verifier import rollout_values, scores_at
@@ -82,8 +83,8 @@ class Desk:
         return self.ended(owner, row) and self.task.verify(self.problems[owner], self.text(owner, row))
 
     def sample(self, owners, rows, stop=None, temperature=None, limits=None, forbid=None):
-        """Write on: to the end, or to the end of a step. -> the longer rows, and the log-prob of what was added to each."""
-        longer, logprobs = [], []
+        """Write on: to the end, or to the end of a step. -> the longer rows."""
+        longer = []
         temperature = self.temperature if temperature is None else temperature
         for i in range(0, len(rows), BATCH):
             part = rows[i:i + BATCH]
@@ -91,18 +92,16 @@ class Desk:
             rollout = generate(self.model, part, [min(pair) for pair in zip(room, limits[i:i + BATCH])] if limits else room,
                                temperature, eos=self.eos, pad=self.pad, generator=self.generator, stop=stop, forbid=forbid)
             self.calls, self.rows = self.calls + 1, self.rows + len(part)
-            for owner, row, length, new, logprob in zip(owners[i:i + BATCH], rollout.tokens.tolist(), rollout.lengths.tolist(),
-                                                        (rollout.lengths - rollout.prompt_lengths).tolist(),
-                                                        rollout.logprobs.sum(1).tolist()):
+            for owner, row, length, new in zip(owners[i:i + BATCH], rollout.tokens.tolist(), rollout.lengths.tolist(),
+                                               (rollout.lengths - rollout.prompt_lengths).tolist()):
                 longer.append(row[:length])
-                logprobs.append(logprob)
                 self.spent[owner] += new
-        return longer, logprobs
+        return longer
 
     def candidates(self, n):
         """n whole solutions of every problem -> owners, rows; those of one problem are neighbours."""
         owners = [i for i in range(len(self.problems)) for _ in range(n)]
-        return owners, self.sample(owners, [self.prompts[i] for i in owners])[0]
+        return owners, self.sample(owners, [self.prompts[i] for i in owners])
 
     # ---- judges: (owners, rows) -> list of floats, the higher the better
 
@@ -172,14 +171,14 @@ class Desk:
 
 def greedy(desk):
     """The likeliest token each time. -> one row a problem."""
-    return desk.sample(range(len(desk.problems)), desk.prompts, temperature=0)[0]
+    return desk.sample(range(len(desk.problems)), desk.prompts, temperature=0)
 
 
 def sample(desk, n):
     """Up to n solutions, one after the other; where the rule may judge, the first that it accepts is the last. -> rows."""
     rows, open_problems = [None] * len(desk.problems), list(range(len(desk.problems)))
     for _ in range(n if desk.task.checkable else 1):
-        for i, row in zip(open_problems, desk.sample(open_problems, [desk.prompts[i] for i in open_problems])[0]):
+        for i, row in zip(open_problems, desk.sample(open_problems, [desk.prompts[i] for i in open_problems])):
             rows[i] = row
         open_problems = [i for i in open_problems if not desk.right(i, rows[i])]
         if not open_problems:
@@ -225,7 +224,7 @@ def budget_forcing(desk, budget):
         part = sorted(thinking)
         most = min(budget, desk.limit - answer_room)
         limits = [max(1, most - (len(rows[i]) - len(desk.prompts[i]))) for i in part]
-        longer, _ = desk.sample(part, [rows[i] for i in part], stop=desk.end_of_thinking, limits=limits, forbid=forbid)
+        longer = desk.sample(part, [rows[i] for i in part], stop=desk.end_of_thinking, limits=limits, forbid=forbid)
         for i, row in zip(part, longer):
             used = len(row) - len(desk.prompts[i])
             on = row[-1] == desk.end_of_thinking and used < most and not task.own_verdict(desk.text(i, row))
@@ -238,7 +237,7 @@ def budget_forcing(desk, budget):
                 thinking.discard(i)
         forbid = desk.end_of_thinking
     part = [i for i in owners if desk.room(i, rows[i])]
-    for i, row in zip(part, desk.sample(part, [rows[i] for i in part])[0] if part else []):
+    for i, row in zip(part, desk.sample(part, [rows[i] for i in part]) if part else []):
         rows[i] = row
     return rows
 
@@ -282,7 +281,7 @@ def beam_search(desk, n, value, judge, widths=halves):
         scores = iter(value(owners, rows) if len(rows) > len(beams) else [0.0] * len(rows))
         grow = [(i, row) for i in beams for row, width in zip(beams[i], widths([next(scores) for _ in beams[i]], places[i]))
                 for _ in range(width)]
-        longer, _ = desk.sample([i for i, _ in grow], [row for _, row in grow], stop=desk.step_token)
+        longer = desk.sample([i for i, _ in grow], [row for _, row in grow], stop=desk.step_token)
         beams = {}
         for (i, _), row in zip(grow, longer):
             if desk.room(i, row):
@@ -333,16 +332,17 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
         values, actions, priors = judged(owners, rows), [[] for _ in rows], [[] for _ in rows]
         wide = [k for k in range(len(rows)) if desk.room(owners[k], rows[k])
                 for _ in range(root_width if len(rows[k]) == len(desk.prompts[owners[k]]) else width)]
-        longer, logprobs = [], []
-        if wide:
-            longer, logprobs = desk.sample([owners[k] for k in wide], [rows[k] for k in wide], stop=desk.step_token)
-        for k, row, logprob in zip(wide, longer, logprobs):
+        longer = desk.sample([owners[k] for k in wide], [rows[k] for k in wide], stop=desk.step_token) if wide else []
+        for k, row in zip(wide, longer):
             action = tuple(row[len(rows[k]):])
-            if action not in actions[k]:  # the prior of a step is its probability, over the different ones that were drawn
+            if action not in actions[k]:
                 actions[k].append(action)
-                priors[k].append(math.exp(max(logprob, -80.0)))
+                priors[k].append(0)
                 if desk.ended(owners[k], row):
                     solutions[owners[k]].append(row)
+            # The prior of a sampled step is how often it was drawn (Sampled MuZero, arXiv:2104.06303): the policy has had its say
+            # in the drawing, and to weigh the different ones by their probability as well would count it twice.
+            priors[k][actions[k].index(action)] += 1
         if not reads:
             return actions, priors, values
         each = [(k, a) for k in range(len(rows)) for a in actions[k]]
@@ -361,7 +361,7 @@ def tree_search(desk, budget, value, judge, width=2, root_width=12, c_init=0.3, 
             j = max(tree.children(j), key=lambda k: (tree.visits[k], tree.priors[k]))
         rows.append(list(tree.states[j][1:]))
     part = [k for k, i in enumerate(unfinished) if desk.room(i, rows[k])]
-    for k, row in zip(part, desk.sample([unfinished[k] for k in part], [rows[k] for k in part])[0] if part else []):
+    for k, row in zip(part, desk.sample([unfinished[k] for k in part], [rows[k] for k in part]) if part else []):
         rows[k] = row
     for i, row in zip(unfinished, rows):
         solutions[i].append(row)
@@ -458,7 +458,7 @@ METHODS = ("greedy", "sample", "best_of_n", "majority_vote", "beam_search", "reb
 class SearchConfig:
     """search"""
     method: str = setting("mcts", f"one of {', '.join(METHODS)}; several with commas; all")
-    budget: str = setting("512", "tokens per problem, whole numbers with commas between them")
+    budget: str = setting("512", "tokens per problem to aim at, whole numbers with commas between them")
     problems: int = setting(200, "how many", low=1, high=10**6)
     split: str = setting("test", "which problems; tune on val, never on test", choices=("train", "val", "test"))
     judge: str = setting("", "run with a judge (orm, prm, rm) or a critic (ppo); empty: the run's own critic, if it has one")
@@ -522,19 +522,21 @@ def run_method(desk, method, budget, c, typical):
 
 
 def measure(model, task, problems, method, budget, c, judge, typical, max_new_tokens=0):
-    """-> dict: accuracy with its 95 % confidence interval, tokens per problem, seconds, rows per call of the model."""
+    """-> dict: accuracy with its 95 % interval (low, high), tokens per problem, seconds, rows per call of the model, and with
+    --render the tree of the first problem as text."""
     generator = torch.Generator(model.device).manual_seed(c.seed)
     desk = Desk(model, task, problems, max_new_tokens, c.temperature, generator, judge, c.aggregate, c.rollouts)
     started = time.time()
     rows, trees = run_method(desk, method, budget, c, typical)
     seconds = time.time() - started
     right = sum(desk.right(i, row) for i, row in enumerate(rows)) / len(rows)
+    result = {"method": method, "budget": budget, "accuracy": right, "interval": wilson(right, len(rows)),
+              "tokens": sum(desk.spent) / len(rows), "seconds": seconds, "rows_per_call": desk.rows / max(1, desk.calls),
+              "batch_full": sum(desk.filled) / len(desk.filled) if trees else None}
     if c.render and trees:
         cut = lambda before, after: task.tokenizer.decode([t for t in after[len(before):] if t != desk.eos]).replace("\n", " / ")
-        print("\n".join([problems[0].prompt.strip(), *trees[0].render(cut)]))
-    return {"method": method, "budget": budget, "accuracy": right, "interval": 1.96 * math.sqrt(right * (1 - right) / len(rows)),
-            "tokens": sum(desk.spent) / len(rows), "seconds": seconds, "rows_per_call": desk.rows / max(1, desk.calls),
-            "batch_full": sum(desk.filled) / len(desk.filled) if trees else None}
+        result["tree"] = "\n".join([problems[0].prompt.strip(), *trees[0].render(cut)])
+    return result
 
 
 def main(argv=None):
@@ -562,9 +564,10 @@ def main(argv=None):
     desk = Desk(model, task, problems, limit, c.temperature, judge=judge)
     _, _, score_by, value_by = judges(desk, c)
     typical = typical_length(desk)
-    print(f"{given['run']}: {c.problems} {c.split} problems of {task.name}, about {typical:.0f} tokens a solution; finished "
-          f"solutions are judged by {score_by}, half-finished ones by {value_by}; ± is a 95 % interval")
-    print("| method | budget | accuracy | tokens per problem | seconds | rows per call of the model |\n|---|---|---|---|---|---|")
+    print(f"{given['run']}: {len(problems)} {c.split} problems of {task.name}, about {typical:.0f} tokens a solution; finished "
+          f"solutions are judged by {score_by}, half-finished ones by {value_by}; in brackets a 95 % interval (Wilson).\n"
+          "The budget is what a method aims at, not a cap: compare at the tokens that were really sampled.")
+    print("| method | budget | accuracy | tokens sampled per problem | seconds | rows per call of the model |\n|---|---|---|---|---|---|")
     results, folder = [], pathlib.Path(c.out)
     if c.out:  # a place that cannot be written to is known before the work begins
         try:
@@ -572,13 +575,16 @@ def main(argv=None):
             (folder / "search.json").touch()
         except OSError as error:
             raise InputError(f"--out {folder}: cannot be written to ({error.strerror})")
-    for method in methods:
-        for budget in [0] if method == "greedy" else [int(b) for b in c.budget.split(",")]:
-            r = measure(model, task, problems, method, budget, c, judge, typical, limit)
-            results.append(r)
-            full = "" if r["batch_full"] is None else f", {r['batch_full']:.0%} full"
-            print(f"| {method} | {budget or ''} | {r['accuracy']:.3f} ± {r['interval']:.3f} | {r['tokens']:.0f} "
-                  f"| {r['seconds']:.1f} | {r['rows_per_call']:.0f}{full} |", flush=True)
+    jobs = [(m, b) for m in methods for b in ([0] if m == "greedy" else [int(b) for b in c.budget.split(",")])]
+    for method, budget in progress(jobs, "search"):
+        r = measure(model, task, problems, method, budget, c, judge, typical, limit)
+        results.append(r)
+        full = "" if r["batch_full"] is None else f", {r['batch_full']:.0%} full"
+        tqdm.write(f"| {method} | {budget or ''} | {r['accuracy']:.3f} [{r['interval'][0]:.3f}, {r['interval'][1]:.3f}] "
+                   f"| {r['tokens']:.0f} | {r['seconds']:.1f} | {r['rows_per_call']:.0f}{full} |")
+    for r in results:
+        if "tree" in r:
+            print(f"\nmcts, budget {r['budget']}, {r['tree']}")
     if c.out:
         (folder / "search.json").write_text(json.dumps(results, indent=2) + "\n")
         try:

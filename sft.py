@@ -39,6 +39,7 @@ from tqdm import tqdm
 import checkpoint
 from config import InputError, flag, setting
 from model import make_optimizer
+from optimize import Learner, micro_batches, optimize
 from sample import SamplingConfig, collect, score
 
 
@@ -65,18 +66,6 @@ def demonstrations(task, size, rng, split="train"):
     place, starts = torch.arange(longest), torch.tensor(starts)[:, None]
     lengths = torch.tensor([len(row) for row in rows])[:, None]
     return tokens, (place >= starts) & (place < lengths)
-
-
-def micro_batches(mask, size):
-    """Rows of similar length go together: mask (B, T) -> list of (rows (n,), length), n <= size.
-
-    >>> mask = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]).bool()
-    >>> [(rows.tolist(), length) for rows, length in micro_batches(mask, 2)]
-    [([0, 2], 4), ([1], 2)]
-    """
-    ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
-    ends, order = ends.sort(descending=True, stable=True)
-    return list(zip(order.split(size), ends[::size].tolist()))  # one question to the device for all of them
 
 
 def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0, max_norm=math.inf):
@@ -127,7 +116,6 @@ def warm_start(model, task, config, seed, progress=iter, seconds=None):
 @dataclass
 class STaRConfig(SamplingConfig):
     """STaR"""
-    temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
     teacher: str = setting("", "run or checkpoint that the samples come from; empty: the policy itself")
     expert: str = setting("none", "search, in place of sampling, finds what is imitated", choices=("none", "best_of_n", "mcts"))
     expert_budget: int = setting(256, "tokens that the expert may spend on a problem", low=1, high=10**6)
@@ -153,17 +141,14 @@ class STaR:
 
     def update(self, rollout, rewards):
         """Fine-tune on the rows that the rule accepts -> metrics. `rewards` may hold more than the verdict; it is not looked at."""
-        c, device = self.config, self.policy.device
         kept = rollout.right(self.task).nonzero()[:, 0]
-        metrics = {"updates": 0, "kept": len(kept)}
-        for _ in range(c.epochs if len(kept) else 0):
-            order = torch.randperm(len(kept), generator=self.generator, device=device)
-            for batch in order.tensor_split(min(c.mini_batches, len(kept))):
-                rows = kept[batch]
-                metrics["loss"], metrics["grad_norm"] = sft_step(self.policy, self.optimizer, rollout.tokens[rows],
-                                                                 rollout.mask[rows], c.micro_batch, max_norm=c.max_grad_norm)
-                metrics["updates"] += math.isfinite(metrics["grad_norm"])
-        return metrics
+
+        def loss(part):
+            tokens, mask = part.cut(rollout.tokens, rollout.mask)
+            return -(score(self.policy, tokens)[0] * mask).sum() / part.tokens, {}
+
+        return {"kept": len(kept)} | optimize([Learner(self.optimizer, loss)], kept, rollout.mask, self.config,
+                                              generator=self.generator)
 
     def state_dict(self):
         return {"optimizer": self.optimizer.state_dict()}
@@ -202,7 +187,7 @@ def cache_path(runs, task, model, config, seed):
     """The folder of a warm start: named by a hash of everything that determines it, our own code included."""
     here = pathlib.Path(__file__).parent
     code = [here / f"{name}.py"
-            for name in ("model", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
+            for name in ("model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
     code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
     determines = [task.name, asdict(task.options), asdict(model.config), asdict(config), seed, str(model.compute_dtype),
                   model.device.type, torch.__version__, [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]]
@@ -225,7 +210,8 @@ def cached_warm_start(model, task, config, seed, runs, fresh=False):
     losses = warm_start(model, task, config, seed,
                         lambda steps: tqdm(steps, desc="warm start", unit="step", dynamic_ncols=True))
     seconds = time.time() - started
-    checkpoint.save(folder / "checkpoint.pt", model, task, {"algo": "sft", "task": task.name, "max_new_tokens": 0},
+    checkpoint.save(folder / "checkpoint.pt", model, task, {"algo": "sft", "task": task.name, "max_new_tokens": 0,
+                                                                "dtype": str(model.compute_dtype).removeprefix("torch.")},
                     seconds=seconds, losses=losses)
     loss = sum(losses[-20:]) / len(losses[-20:])
     print(f"warm start: loss {loss:.3f} nats per token after {seconds:.0f} s, kept in {folder}")

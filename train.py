@@ -29,7 +29,7 @@ import re
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 
 import torch
 from tqdm import tqdm
@@ -105,6 +105,7 @@ def read_command_line(argv):
     if algo not in ("sft", *ALGORITHMS):
         raise InputError(f"--algo {algo}: there is no such algorithm; choose one of {', '.join(('sft', *ALGORITHMS))}")
     parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
+    check_contract(algo, config_classes(algo, task))
     for config_class in config_classes(algo, task).values():
         add_flags(parser, config_class, suggested(algo, task))
     given = vars(parser.parse_args(argv))
@@ -134,6 +135,25 @@ def config_classes(algo, task):
     algorithm = ALGORITHMS[algo][0].Config if algo in ALGORITHMS else grpo.GRPOConfig
     return {"loop": Config, "algorithm": algorithm, "options": tasks.task_class(task).Options,
             "sft": SFTConfig, "rewards": RewardConfig}
+
+
+def check_contract(algo, classes):
+    """InputError that names what to mend if the algorithm, or the settings of algorithm and task, break the contract above."""
+    if algo in ALGORITHMS:
+        missing = [name for name in ("collect", "update", "state_dict", "load_state_dict") if not hasattr(ALGORITHMS[algo][0], name)]
+        if missing:
+            raise InputError(f"--algo {algo}: its class has no method {missing[0]}")
+        if not (is_dataclass(classes["algorithm"]) and issubclass(classes["algorithm"], SamplingConfig)):
+            raise InputError(f"--algo {algo}: Config must be a dataclass that derives from sample.SamplingConfig")
+    owner = {}
+    for kind, config_class in classes.items():
+        for f in fields(config_class):
+            if not {"help", "low", "high", "choices"} <= f.metadata.keys():
+                raise InputError(f"{config_class.__name__}.{f.name}: declare it with config.setting(default, help, low=, high=)")
+            if f.name in owner or f.name in ("algo", "task", "resume"):
+                raise InputError(f"{config_class.__name__}.{f.name}: {owner.get(f.name, 'every command')} has a setting of this name "
+                                 "already; rename it")
+            owner[f.name] = config_class.__name__
 
 
 def suggested(algo, task):
@@ -231,6 +251,9 @@ class Run:
             algorithm_class, _ = ALGORITHMS[self.algo]
             config = self.configs["algorithm"]
             self.algorithm = algorithm_class(self.policy, self.task, config, self.generator)
+            for name in ("config", "behaviour"):
+                if not hasattr(self.algorithm, name):
+                    raise InputError(f"--algo {self.algo}: __init__ of {algorithm_class.__name__} must set self.{name}")
             if getattr(config, "expert", "none") != "none":  # solutions that were searched for take the place of samples
                 self.algorithm.collect = search.expert(self.algorithm.behaviour, self.task, config, self.generator)
 
@@ -343,7 +366,7 @@ class Run:
             bar.update()
             bar.set_postfix(accuracy=f"{line['accuracy']:.2f}", length=f"{line['length']:.0f}", entropy=f"{line['entropy']:.2f}")
             if self.step == first + 3:
-                tqdm.write(f"about {self.seconds_left(line['seconds']) / 60:.0f} minutes are left; "
+                tqdm.write(f"about {duration(self.seconds_left(line['seconds']))} left; "
                            f"{line['tokens_per_second']:,.0f} tokens/s in sampling and training together")
             if self.step % self.loop.checkpoint_every == 0 or self.stop_asked:
                 self.save()
@@ -373,10 +396,14 @@ class Run:
             paused = time.time()
             worst = largest_log_ratio(self.algorithm.behaviour, rollout, self.algorithm.config.temperature)
             tqdm.write(f"stored against recomputed log-probs before the first update: largest difference {worst:.1e}")
+            if not worst < (1e-3 if self.loop.dtype == "float32" else 0.5):  # also if it is nan
+                tqdm.write("warning: what is sampled is not what is trained; the model, or the sampling loop, is broken")
             started += time.time() - paused  # a check, not a part of the step
         metrics = self.algorithm.update(rollout, rewards)
-        broken = [name for name, value in metrics.items() if not math.isfinite(value)]  # such a step has been skipped (model.py)
-        metrics |= dict.fromkeys(broken)                                                # JSON knows no nan
+        if not isinstance(metrics, dict) or "updates" not in metrics:
+            raise InputError(f"--algo {self.algo}: update must return a dict of numbers with `updates`, the optimizer steps it took")
+        skipped = metrics.pop("skipped", int(not all(math.isfinite(value) for value in metrics.values())))
+        metrics = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON knows no nan
         seconds = time.time() - started
         self.step += 1
         self.tokens += rollout.sampled_tokens + rollout.discarded
@@ -390,7 +417,7 @@ class Run:
                 **by_chain(judged),
                 # -log pi of what was sampled is an unbiased estimate of the policy's entropy, and costs nothing.
                 "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), **metrics,
-                "updates": self.updates, "skipped": self.skipped + bool(broken), "tokens": self.tokens,
+                "updates": self.updates, "skipped": self.skipped + skipped, "tokens": self.tokens,
                 "tokens_per_second": (rollout.sampled_tokens + rollout.discarded) / seconds,
                 "seconds": seconds}
 
@@ -425,7 +452,8 @@ class Run:
 
 
 def collapse(history, width=5):
-    """Has the policy fallen apart? Lines of metrics, one a step -> list of warnings, each the means of `width` steps apart.
+    """Has the policy fallen apart, or never known anything? Lines of metrics, one a step -> list of warnings. Means over `width`
+    steps are compared.
 
     >>> collapse([{"accuracy": 0.3, "reward": 0.3, "entropy": 0.2}] * 5 + [{"accuracy": 0.0, "reward": 0.0, "entropy": 0.2}] * 5)
     ['the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and lower --lr']
@@ -434,7 +462,11 @@ def collapse(history, width=5):
         return []
     mean = lambda name, lines: sum(line[name] for line in lines) / width
     early, late, warnings = history[:width], history[-width:], []
-    if mean("reward", late) < 0.2 * max(mean("reward", history[i:i + width]) for i in range(0, len(history) - width + 1, width)):
+    best = lambda name: max(mean(name, history[i:i + width]) for i in range(0, len(history) - width + 1, width))
+    if best("accuracy") < 0.01:
+        warnings.append("fewer than one sample in a hundred has ever been right, so there is hardly anything to compare: a longer warm "
+                        "start (--sft-steps), a larger --group-size or easier problems")
+    elif mean("reward", late) < 0.2 * best("reward"):
         warnings.append("the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and "
                         "lower --lr")
     if mean("entropy", late) < 0.05 * mean("entropy", early) and mean("accuracy", late) < 0.9:
@@ -443,24 +475,36 @@ def collapse(history, width=5):
     return warnings
 
 
+def duration(seconds):
+    """
+    >>> duration(40), duration(70), duration(200)
+    ('40 seconds', '1 minute', '3 minutes')
+    """
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} seconds" if minutes < 1 else f"{minutes} minute{'s' * (minutes > 1)}"
+
+
 def expected_memory(run):
     """Bytes a run will need at its largest: a sum of the tensors that are alive together, and torch itself."""
     c, a = run.policy.config, run.configs["algorithm"]
     weights = sum(p.numel() for p in run.policy.parameters()) * 4 * 5  # weights, gradients, two moments, the reference
     rows, length = a.prompts * a.group_size, c.block_size
+    if getattr(a, "rollouts", 0):  # Monte-Carlo labels: so many sequences at once
+        rows = max(rows, min(verifier.ROLLOUT_BATCH, rows * a.rollouts * length))
     cache = 2 * c.n_layer * rows * length * c.n_embd * (2 if run.loop.dtype == "bfloat16" else 4)
     scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
-    forward = max(a.micro_batch, run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
+    forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
     return weights + cache + max(scratch, forward) + 300e6
 
 
 def report(summary):
     """The summary as a few lines to read."""
     before, after, rivals = summary["before"], summary["after"], summary["baselines"]
-    names = [n for n in ("greedy", "pass@1", "pass@8", "length", "attempts", "chain") if n in after]
-    lines = ["test split    " + "".join(f"{n:>10}" for n in names)]
+    before, after = ({**r, "legal": r["legal"] / r["attempts"] if r["attempts"] else 0.0} if "legal" in r else r for r in (before, after))
+    names = [n for n in ("greedy", "pass@1", "pass@8", "length", "attempts", "legal", "chain") if n in after]
+    lines = [f"{after['problems']} test problems" + "".join(f"{n:>10}" for n in names)]
     for title, result in (("warm start", before), ("after RL", after))[:2 if summary["steps"] else 1]:
-        lines.append(f"{title:<14}" + "".join(f"{result[n]:>10.3f}" if result[n] < 2 else f"{result[n]:>10.1f}" for n in names))
+        lines.append(f"{title:<{len(lines[0]) - 10 * len(names)}}" + "".join(f"{result[n]:>10.3f}" if result[n] < 2 else f"{result[n]:>10.1f}" for n in names))
     for name, title in (("blind_search", "blind search with as many attempts"), ("demonstrations", "the demonstrations themselves"),
                         ("more_sft", "the warm start trained on for as long as RL took")):
         if rivals[name] is not None:
@@ -536,7 +580,7 @@ if __name__ == "__main__":
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in ("out of memory", "can't allocate memory")):
             raise
-        sys.exit(print("error: not enough memory: lower --prompts, --group-size, --max-new-tokens or --micro-batch (and "
-                       "--sft-micro-batch); a run goes on from its last checkpoint with --resume", file=sys.stderr) or 2)
+        sys.exit(print("error: not enough memory: lower --prompts, --group-size, --max-new-tokens, --micro-batch, --sft-micro-batch "
+                       "or, if the algorithm has it, --rollouts; a run goes on from its last checkpoint with --resume", file=sys.stderr) or 2)
     except KeyboardInterrupt:  # outside of the loop of steps: a warm start or an evaluation begins again
         sys.exit(print("\nstopped; python train.py --resume RUN goes on from the run's last checkpoint", file=sys.stderr) or 130)

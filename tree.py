@@ -4,13 +4,15 @@ The idea. Grow a tree where it promises most. One simulation walks from the root
 the way what it saw:
 
     select    at each node to the child with the largest  Q(s, a) + U(s, a)
-              Q = W / N, the mean of what was seen below;   U = P(s, a) c sqrt(N(s)) / (1 + N(s, a)),
+              Q = W / N, the mean of what was seen below;   U = P(s, a) c sqrt(max(1, N(s))) / (1 + N(s, a)),
               c = log((N(s) + c_base + 1) / c_base) + c_init        high for what the policy likes and nobody has tried: PUCT
     expand    ask for the leaf's actions, their priors P, and the leaf's value v
     backup    N += 1, W += v on the path
 
 search.py plugs a language model in: a state is a half-written solution, an action the next step of it. tests/test_tree.py plugs
 in trees whose values are known.
+
+The root is opened before the first simulation, when its N is 0: with sqrt(0) the first choice would not see the priors at all.
 
 What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and each waits for its
 own leaf.
@@ -58,7 +60,7 @@ class Tree:
         j = 0
         while self.count[j] > 0:
             N = self.visits[j]
-            scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(N)
+            scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(max(1, N))
             mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
             Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
             U = lambda k: scale * self.priors[k] / (1 + self.visits[k])
@@ -78,13 +80,15 @@ class Tree:
             j = self.parents[j]
 
     def render(self, name, depth=4, width=3, j=0, indent=""):
-        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes."""
+        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes. A node that was never
+        visited shows what it was worth at first sight."""
         lines = []
-        for k in sorted(self.children(j), key=lambda k: -self.visits[k])[:width]:
-            if self.visits[k]:
-                lines.append(f"{indent}{self.visits[k]:4} visits  value {self.value(k):5.2f}  prior {self.priors[k]:.2f}  "
-                             f"{name(self.states[j], self.states[k])}")
-                lines += self.render(name, depth - 1, width, k, indent + "    ") if depth > 1 else []
+        for k in sorted(self.children(j), key=lambda k: (-self.visits[k], -self.priors[k]))[:width]:
+            value = self.value(k) if self.visits[k] else self.hopes[k]
+            shown = "    -" if value is None else f"{value:5.2f}"
+            lines.append(f"{indent}{self.visits[k]:4} visits  value {shown}  prior {self.priors[k]:.2f}  "
+                         f"{name(self.states[j], self.states[k])}")
+            lines += self.render(name, depth - 1, width, k, indent + "    ") if depth > 1 else []
         return lines
 
 

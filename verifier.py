@@ -22,7 +22,6 @@ The recipe:
 What is simplified: fresh samples in every step, so nothing can be overfitted; the judge starts from the policy it judges. A prm
 label is about the policy that made it: a better one might still save a step that is hopeless for this one.
 """
-import math
 import sys
 from dataclasses import dataclass
 
@@ -34,8 +33,8 @@ from config import InputError, Parser, add_flags, from_flags, setting
 from dpo import pairs
 from evaluate import fixed_problems, pick_device
 from model import ScalarModel, make_optimizer
-from sample import SamplingConfig, collect, generate
-from sft import micro_batches
+from optimize import Learner, optimize
+from sample import SamplingConfig, collect, generate, join
 
 
 @dataclass
@@ -43,14 +42,16 @@ class VerifierConfig(SamplingConfig):
     """learned judge"""
     kind: str = setting("orm", "what is judged, see verifier.py", choices=("orm", "prm", "rm"))
     group_size: int = setting(4, "samples per problem", low=2, high=65536)
-    temperature: float = setting(1.0, "sampling temperature", low=0.01, high=10.0)
     rollouts: int = setting(4, "prm: Monte-Carlo rollouts for the label of a step", low=1, high=10**4)
     labels: str = setting("soft", "prm: the share of rollouts that end right, or whether any does", choices=("soft", "hard"))
     lr: float = setting(1e-3, "AdamW's rate", low=0.0, high=1.0)
-    epochs: int = setting(1, "passes over each batch, an optimizer step each", low=1, high=1000)
+    epochs: int = setting(1, "passes over each batch", low=1, high=1000)
+    mini_batches: int = setting(1, "optimizer steps per pass", low=1, high=65536)
     micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
+
+ROLLOUT_BATCH = 1024  # Monte-Carlo rollouts in one call of the model
 
 TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 16} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
 
@@ -73,9 +74,11 @@ def rollout_values(model, task, rows, problems, limits, n, temperature=1.0, gene
     right = torch.zeros(len(rows), n, dtype=torch.bool)
     if not open_rows:
         return right, 0, None, []
-    rollout = generate(model, [rows[i] for i in open_rows for _ in range(n)], [limits[i] for i in open_rows for _ in range(n)],
-                       temperature, eos=task.tokenizer.eos, pad=task.tokenizer.pad, generator=generator)
-    rollout.problems = [problems[i] for i in open_rows for _ in range(n)]
+    each = [i for i in open_rows for _ in range(n)]
+    batches = [each[k:k + ROLLOUT_BATCH] for k in range(0, len(each), ROLLOUT_BATCH)]  # all at once, the cache would be their sum
+    rollout = join([generate(model, [rows[i] for i in batch], [limits[i] for i in batch], temperature, eos=task.tokenizer.eos,
+                             pad=task.tokenizer.pad, generator=generator) for batch in batches])
+    rollout.problems = [problems[i] for i in each]
     spent = rollout.sampled_tokens
     # The solution begins where the prompt ends, not where the rollout began.
     starts = torch.tensor([len(task.tokenizer.encode(problem.prompt)) for problem in rollout.problems], device=model.device)
@@ -169,32 +172,21 @@ class Verifier:
         ends = step_ends(rollout, self.task) if c.kind == "prm" else last
         labels = torch.zeros(ends.shape, device=device)
         labels[ends] = self.labels.to(device) if c.kind == "prm" else right.float()
-        chosen, rejected = pairs(rewards.to(device), c.group_size)
-        metrics = {"updates": 0, "judged": len(chosen) if c.kind == "rm" else int(ends.sum())}
-        if metrics["judged"] == 0:
-            return metrics  # no pair to compare
+        rows, judged = torch.arange(len(ends), device=device), int(ends.sum())
+        items = torch.stack(pairs(rewards.to(device), c.group_size), 1) if c.kind == "rm" else rows
         final = torch.zeros(len(ends), device=device)  # the raw head at the end of each solution
-        # rm: a pair must share a micro-batch. The others go by length.
-        half = max(1, c.micro_batch // 2)
-        parts = ([(torch.cat(pair), len(pair[0])) for pair in zip(chosen.split(half), rejected.split(half))] if c.kind == "rm"
-                 else [(rows, 0) for rows, _ in micro_batches(ends, c.micro_batch)])
-        for epoch in range(c.epochs):
-            self.optimizer.zero_grad()
-            total = 0.0
-            for rows, n in parts:
-                length = int(rollout.lengths[rows].max())
-                scores = self.judge(rollout.tokens[rows, :length])
-                share = n / len(chosen) if n else int(ends[rows].sum()) / metrics["judged"]
-                index = torch.arange(len(rows), device=device)
-                loss = share * judge_loss(c.kind, scores, ends[rows, :length], labels[rows, :length], index[:n], index[n:])
-                loss.backward()
-                total += float(loss.detach())
-                if epoch == 0:  # before the judge has seen this batch: an honest look
-                    final[rows] = (scores * last[rows, :length]).sum(1).detach()
-            metrics["loss"] = metrics.get("loss", total)
-            metrics["grad_norm"] = self.optimizer.step(max_norm=c.max_grad_norm)
-            metrics["updates"] += math.isfinite(metrics["grad_norm"])
-        seen = torch.cat((chosen, rejected)) if c.kind == "rm" else torch.arange(len(ends), device=device)
+
+        def loss(part):
+            tokens, e, y, at_end = part.cut(rollout.tokens, ends, labels, last)
+            scores, (first, second) = self.judge(tokens), torch.arange(len(tokens), device=device).tensor_split(2)
+            if part.epoch == 0:  # before the judge has seen this batch, if it is one step: an honest look
+                final[part.rows] = (scores * at_end).sum(1).detach()
+            share = part.share if c.kind == "rm" else e.sum() / judged
+            return share * judge_loss(c.kind, scores, e, y, first, second), {}
+
+        metrics = {"judged": len(items) if c.kind == "rm" else judged}
+        metrics |= optimize([Learner(self.optimizer, loss)], items, rollout.mask, c)
+        seen = items.T.flatten() if c.kind == "rm" else rows
         if 0 < int(right[seen].sum()) < len(seen):
             metrics["judge_auc"] = auc(final[seen], right[seen])
         return metrics

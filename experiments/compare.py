@@ -41,8 +41,8 @@ def cell(folder, plan, method, lr, seed, split):
         rival = folder / name("grpo")
         policy, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
         seconds = json.loads((rival / "seconds.json").read_text())
-        sft.warm_start(policy, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
-        summary = {"tokens": 0, "steps": 0, "updates": 0}
+        losses = sft.warm_start(policy, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
+        summary = {"tokens": 0, "steps": 0, "updates": len(losses)}
     else:
         algo, flags, _ = plan["methods"].get(method, ("sft", [], ()))
         limit = ["--lr", lr, "--steps", 10**6, "--token-budget", plan["tokens"]] if algo != "sft" else []

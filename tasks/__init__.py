@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import pathlib
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -84,6 +84,10 @@ class Task:
         """-> hashable, equal for equal answers: what votes are counted on. None if there is no readable answer."""
         raise NotImplementedError
 
+    def steps_hold(self, problem, completion):
+        """-> bool: is no step of the thinking false? What --step-penalty looks at; True for a task that cannot tell."""
+        return True
+
     def describe(self, problem, completion):
         """-> dict of numbers that say *how* the completion reasoned (attempts, ...), for the metrics only."""
         return {}
@@ -109,7 +113,11 @@ def task_class(name):
     """name -> class: `iterated_squaring` -> `IteratedSquaring` in `tasks/iterated_squaring.py`. InputError if unknown."""
     if name not in names():
         raise InputError(f"--task {name}: there is no such task; choose one of {', '.join(names())}")
-    return getattr(importlib.import_module(f"tasks.{name}"), name.title().replace("_", ""))
+    cls = name.title().replace("_", "")
+    try:
+        return getattr(importlib.import_module(f"tasks.{name}"), cls)
+    except AttributeError:
+        raise InputError(f"--task {name}: tasks/{name}.py defines no class {cls}")
 
 
 def load(name, **options):
@@ -119,11 +127,67 @@ def load(name, **options):
     'countdown'
     """
     cls = task_class(name)
+    if not is_dataclass(getattr(cls, "Options", None)):
+        raise InputError(f"task {name}: Options must be a dataclass of settings")
     unknown = set(options) - {f.name for f in fields(cls.Options)}
     if unknown:
         raise InputError(f"task {name} has no option {sorted(unknown)[0]!r}")
     task = cls(from_flags(cls.Options, options))
     task.name = name
-    for split in SPLITS:  # settings that leave a split empty are refused here, not in the middle of a run
-        task.sample_problem(random.Random(0), split)
+    for split in SPLITS:  # what would stop a run, or spoil it without a word, is refused here and not in the middle of it
+        check_contract(task, split)
     return task
+
+
+def check_contract(task, split, count=8):
+    """InputError that names what to mend if a few problems and demonstrations show that the task breaks the contract above."""
+    def broken(what):
+        return InputError(f"task {task.name}: {what} (tasks/{task.name}.py)")
+
+    for name in ("tokenizer", "step_token", "max_prompt_tokens", "min_new_tokens", "max_new_tokens"):
+        if not hasattr(task, name):
+            raise broken(f"has no attribute {name}; set it in __init__")
+    for name in ("draw", "demonstration", "verify", "canonical_answer"):
+        if getattr(type(task), name) is getattr(Task, name):
+            raise broken(f"has no method {name}")
+    encode, rng = task.tokenizer.encode, random.Random(0)
+    if len(encode_or(broken, "step_token", encode, task.step_token)) != 1:
+        raise broken(f"step_token {task.step_token!r} must be a single token")
+    if task.min_new_tokens > task.max_new_tokens:
+        raise broken(f"min_new_tokens {task.min_new_tokens} is larger than max_new_tokens {task.max_new_tokens}")
+    for _ in range(count):
+        try:
+            problem = task.sample_problem(rng, split)
+        except TypeError as error:  # the split is looked up by the key
+            raise broken(f"draw must return a Problem with a hashable key, a tuple of numbers and texts ({error})")
+        text = task.demonstration(problem, rng)
+        prompt, tokens = encode_or(broken, "the prompt", encode, problem.prompt), encode_or(broken, "a demonstration", encode, text)
+        if not 0 < len(prompt) <= task.max_prompt_tokens:
+            raise broken(f"a prompt has {len(prompt)} tokens, max_prompt_tokens is {task.max_prompt_tokens}: {problem.prompt!r}")
+        if len(tokens) + 1 > task.max_new_tokens:
+            raise broken(f"a demonstration has {len(tokens) + 1} tokens, its end included, max_new_tokens is {task.max_new_tokens}")
+        if len(tokens) + 1 < task.min_new_tokens and task.verify(problem, text):
+            raise broken(f"a right demonstration has {len(tokens) + 1} tokens, its end included, min_new_tokens is {task.min_new_tokens}")
+        for written in (text, "", "<answer>", "</answer><answer>"):
+            try:
+                verdict = task.verify(problem, written)
+                hash(task.canonical_answer(written))
+                if not isinstance(task.describe(problem, written), dict):
+                    raise broken("describe must return a dict of numbers")
+            except InputError:
+                raise
+            except Exception as error:
+                raise broken(f"verify, canonical_answer and describe must not raise, whatever the text: {written!r} gives "
+                             f"{type(error).__name__}: {error}")
+            if not isinstance(verdict, bool):
+                raise broken(f"verify must return True or False, not {verdict!r}")
+
+
+def encode_or(broken, what, encode, text):
+    """The token ids of a text of the task; `broken(...)` is raised if it is no text, or cannot be encoded."""
+    if not isinstance(text, str):
+        raise broken(f"{what} must be a str, not {text!r}")
+    try:
+        return encode(text)
+    except ValueError as error:
+        raise broken(f"{what}: {error}")

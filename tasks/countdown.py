@@ -152,7 +152,7 @@ class Countdown(Task):
         answer = n + (n - 1) + 2 * (n - 2)  # numbers, operators, and a pair of brackets for every inner operation
         frame = 5                         # four tags and EOS
         self.max_prompt_tokens = 2 * n + 3
-        self.min_new_tokens = frame + answer
+        self.min_new_tokens = frame + (answer if options.judge == "strict" else 1)  # the hole is short
         # Room for one attempt more than the teacher ever makes: reinforcement learning may find that they pay.
         self.max_new_tokens = frame + answer + (attempt * (options.attempts + 1) if options.cot == "on" else 0)
 
@@ -222,6 +222,11 @@ class Countdown(Task):
         return {"attempts": len(lines), "legal": sum(end is not None for end in ends),
                 "hits": sum(end == problem.answer for end in ends),
                 "told": sum((end == problem.answer) == line.endswith("found") for line, end in zip(lines, ends)), **truth}
+
+    def steps_hold(self, problem, completion):
+        """Whether every attempt that carries a mark follows the rules."""
+        seen = self.describe(problem, completion)
+        return seen["legal"] == seen["attempts"]
 
     def own_verdict(self, completion):
         """Whether the last attempt is marked as found."""

@@ -66,3 +66,8 @@ class SerialTask(Task):
         match = THINKING.search(completion)
         thinking = match[1] if match else ""
         return {"chain": float(bool(thinking.strip())), "chain_right": float(thinking == self.chain(problem))}
+
+    def steps_hold(self, problem, completion):
+        """Whether there is no chain, or the true one."""
+        seen = self.describe(problem, completion)
+        return seen["chain"] <= seen["chain_right"]

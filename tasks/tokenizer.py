@@ -16,7 +16,7 @@ Three properties of tiktoken have to be handled, because each of them fails sile
 >>> tok.encode("12 + 345")
 Traceback (most recent call last):
     ...
-ValueError: '345' is not in the vocabulary of task demo
+ValueError: '345' is not in the vocabulary of task demo; neighbouring digits are read as one number
 """
 import re
 
@@ -46,5 +46,6 @@ class Tokenizer(tiktoken.Encoding):
         """text -> list of token ids. Raises ValueError that names the first piece outside of the vocabulary."""
         for piece in self.pieces.findall(text):
             if piece not in self.vocabulary:
-                raise ValueError(f"{piece!r} is not in the vocabulary of task {self.name}")
+                raise ValueError(f"{piece!r} is not in the vocabulary of task {self.name}"
+                                 + "; neighbouring digits are read as one number" * (piece.isdigit() and len(piece) > 1))
         return super().encode_ordinary(text)
