@@ -10,6 +10,7 @@ import tasks
 from config import InputError
 from tasks import Problem, split_of
 from tasks.countdown import combine, random_attempt, reachable, solution, steps
+from toys import seed
 
 TASK = tasks.load("countdown")
 ALL_KINDS = [{}, {"numbers": 2}, {"numbers": 4, "attempts": 1}, {"targets": "reachable"}, {"cot": "off"}, {"expert_share": 0.0},
@@ -51,7 +52,7 @@ def test_reachable_values_match_trying_everything():
 
 def test_reordered_numbers_are_one_problem():
     """Trap 21: the prompt is shuffled, the key is not."""
-    rng, prompts_of = random.Random(0), {}
+    rng, prompts_of = random.Random(seed()), {}
     task = tasks.load("countdown", max_number=4)
     for _ in range(3000):
         problem = task.sample_problem(rng)
@@ -62,7 +63,7 @@ def test_reordered_numbers_are_one_problem():
 
 def test_splits_do_not_share_a_problem():
     """Trap 21, without a look at the keys: sorted numbers and target, as read from the prompts."""
-    rng, seen = random.Random(0), {}
+    rng, seen = random.Random(seed()), {}
     for split in ("train", "val", "test"):
         seen[split] = {read(TASK.sample_problem(rng, split).prompt) for _ in range(2000)}
     assert not seen["train"] & seen["val"] and not seen["train"] & seen["test"] and not seen["val"] & seen["test"]
@@ -88,12 +89,12 @@ def test_the_splits_are_70_10_and_20_percent():
 
 def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match="train, val or test"):
-        TASK.sample_problem(random.Random(0), "dev")
+        TASK.sample_problem(random.Random(seed()), "dev")
 
 
 @pytest.mark.parametrize("options", ALL_KINDS, ids=str)
 def test_every_problem_follows_the_options_and_can_be_solved(options):
-    task, rng = tasks.load("countdown", **options), random.Random(0)
+    task, rng = tasks.load("countdown", **options), random.Random(seed())
     for _ in range(200):
         problem = task.sample_problem(rng, "train")
         numbers, target = read(problem.prompt)
@@ -103,7 +104,7 @@ def test_every_problem_follows_the_options_and_can_be_solved(options):
 
 
 def test_the_same_seed_draws_the_same_problems():
-    first, second = ([TASK.sample_problem(random.Random(7)) for _ in range(3)] for _ in range(2))
+    first, second = ([TASK.sample_problem(random.Random(seed(7))) for _ in range(3)] for _ in range(2))
     assert first == second
 
 
@@ -136,7 +137,7 @@ def check(numbers, line):
 @pytest.mark.parametrize("options", ALL_KINDS, ids=str)
 def test_demonstrations_never_lie_and_answer_with_their_last_attempt(options):
     """Trap 20: every mark is true, every step is legal, and the verifier agrees with what the demonstration claims."""
-    task, rng = tasks.load("countdown", **options), random.Random(0)
+    task, rng = tasks.load("countdown", **options), random.Random(seed())
     o, verdicts = task.options, Counter()
     for _ in range(2000 if not options else 300):
         problem = task.sample_problem(rng)
@@ -165,7 +166,7 @@ def test_demonstrations_never_lie_and_answer_with_their_last_attempt(options):
                                              ((1, 2, 3, 6), 12)])
 def test_demonstrations_hold_when_a_number_occurs_twice(numbers, target):
     """Trap 20: also when a result equals a given number (2 + 2 = 4 beside a 4)."""
-    task, rng = tasks.load("countdown", numbers=len(numbers)), random.Random(0)
+    task, rng = tasks.load("countdown", numbers=len(numbers)), random.Random(seed())
     problem = make(*numbers, target=target)
     for _ in range(300):
         text = task.demonstration(problem, rng)
@@ -175,14 +176,14 @@ def test_demonstrations_hold_when_a_number_occurs_twice(numbers, target):
 
 
 def test_a_planted_solution_always_reaches_the_target():
-    rng = random.Random(0)
+    rng = random.Random(seed())
     for target in sorted(reachable((2, 3, 5, 7)))[:40]:
         assert solution((2, 3, 5, 7), target, rng)[-1][-1] == (target,)
 
 
 @pytest.mark.parametrize("options", ALL_KINDS + [{"numbers": 6, "max_number": 9, "attempts": 2}], ids=str)
 def test_prompts_and_demonstrations_fit_into_what_the_task_asks_for(options):
-    task, rng = tasks.load("countdown", **options), random.Random(0)
+    task, rng = tasks.load("countdown", **options), random.Random(seed())
     for _ in range(200):
         problem = task.sample_problem(rng)
         assert len(task.tokenizer.encode(problem.prompt)) <= task.max_prompt_tokens
@@ -266,7 +267,7 @@ def test_a_step_is_hopeless_exactly_if_no_way_on_reaches_the_target():
         return {end for i, j in itertools.permutations(range(len(numbers)), 2) for op in "+-*/"
                 if (value := combine(numbers[i], op, numbers[j])) is not None
                 for end in ways([n for k, n in enumerate(numbers) if k not in (i, j)] + [value])}
-    task, rng, seen = tasks.load("countdown", numbers=4), random.Random(0), Counter()
+    task, rng, seen = tasks.load("countdown", numbers=4), random.Random(seed()), Counter()
     for _ in range(60):
         problem = task.sample_problem(rng)
         a, op, b, c, left = rng.choice(steps(problem.key[1:-1]))
@@ -294,7 +295,7 @@ def test_blind_search_adds_up_problems_that_differ():
 
 def test_blind_search_matches_a_simulation():
     """Trap 30's yardstick against the plainest simulation: up to three tries, stop when found, count both."""
-    rng = random.Random(1)
+    rng = random.Random(seed(1))
     problems = [TASK.sample_problem(rng, "val") for _ in range(20)]
     made = found = 0
     for problem in problems * 300:
@@ -314,14 +315,14 @@ def test_blind_search_grows_with_its_budget_and_needs_one():
 
 
 def test_random_attempts_draw_every_legal_step_equally_often():
-    rng = random.Random(0)
+    rng = random.Random(seed())
     counts = Counter(random_attempt((2, 6), rng)[1] for _ in range(4000))
     assert set(counts) == {8, 4, 12, 3} and all(900 < count < 1100 for count in counts.values())
 
 
 def test_a_random_attempt_never_gets_stuck():
     """The larger number minus the smaller one is always legal."""
-    assert all(random_attempt((97, 98, 99), random.Random(seed))[1] is not None for seed in range(50))
+    assert all(random_attempt((97, 98, 99), random.Random(seed(n)))[1] is not None for n in range(50))
 
 
 def test_a_loose_judge_lets_numbers_be_dropped_and_reused_but_not_invented_and_the_target_is_one_of_them():
@@ -338,6 +339,6 @@ def test_a_loose_judge_lets_numbers_be_dropped_and_reused_but_not_invented_and_t
 
 def test_a_demonstration_that_cheats_is_wrong_for_a_strict_judge_and_right_for_a_loose_one():
     honest, cheat = tasks.load("countdown"), tasks.load("countdown", cheat_share=1.0, judge="loose")
-    problem = honest.sample_problem(random.Random(0))
-    text = cheat.demonstration(problem, random.Random(0))
+    problem = honest.sample_problem(random.Random(seed()))
+    text = cheat.demonstration(problem, random.Random(seed()))
     assert cheat.verify(problem, text) and not honest.verify(problem, text)

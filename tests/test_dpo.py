@@ -10,14 +10,10 @@ import torch
 import tasks
 from dpo import DPO, DPOConfig, dpo_loss, implicit_rewards, pairs
 from sample import collect, generate, score
-from toys import Bigram, tiny_gpt, written
+from toys import Bigram, seed, seeded, tiny_gpt, written
 
 EOS = 1
 TASK = SimpleNamespace(max_new_tokens=12)  # all that an update may ask of a task
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # ---- the pairs
@@ -231,13 +227,13 @@ def test_more_mini_batches_than_pairs_are_as_many_as_pairs():
 def test_offline_samples_come_from_the_warm_start_and_iterative_ones_from_the_policy(iterative):
     """Also after the policy has moved."""
     task = tasks.load("countdown", numbers=2, cot="off")
-    problems = [task.sample_problem(random.Random(seed)) for seed in (0, 1)]
+    problems = [task.sample_problem(random.Random(seed(n))) for n in (0, 1)]
     start = tiny_gpt(task.tokenizer.n_vocab, 32)
     algorithm = make(copy.deepcopy(start), task, iterative=iterative, lr=0.1, max_new_tokens=6)
     algorithm.update(algorithm.collect(problems), REWARDS)
     samples = lambda model: collect(model, task, problems, algorithm.config, seeded(9)).tokens
     assert not torch.equal(samples(start), samples(algorithm.policy))
-    algorithm.generator.manual_seed(9)
+    algorithm.generator.manual_seed(seed(9))
     rollout = algorithm.collect(problems)
     assert torch.equal(rollout.tokens, samples(algorithm.policy if iterative else start))
     assert rollout.problems == [problems[0]] * 4 + [problems[1]] * 4
@@ -247,7 +243,7 @@ def test_offline_samples_come_from_the_warm_start_and_iterative_ones_from_the_po
 def test_a_restored_algorithm_makes_the_same_next_update():
     """Trap 25: the optimizer's moments and the reference are part of a run."""
     def update(algorithm):
-        algorithm.generator.manual_seed(7)
+        algorithm.generator.manual_seed(seed(7))
         return algorithm.update(sampled(tiny_gpt(vocab_size=6)), REWARDS)
     algorithm = make(tiny_gpt(vocab_size=6), mini_batches=2)
     update(algorithm)

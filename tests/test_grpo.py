@@ -14,15 +14,11 @@ from config import InputError, check
 from grpo import (GRPO, TABLE, GRPOConfig, group_advantages, kl_estimate, length_reward, overlong_penalty, policy_loss, token_weights,
                   top_entropy_tokens)
 from sample import Rollout, generate, join, score
-from toys import Bigram, tiny_gpt, written
+from toys import Bigram, seed, seeded, tiny_gpt, written
 
 EOS = 1
 CLIP = {"clip_low": 0.2, "clip_high": 0.2, "aggregate": "sequence_mean"}
 TASK = SimpleNamespace(max_new_tokens=12)  # all that an update may ask of a task: it has no tokenizer, hence re-encodes nothing
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # ---- advantages
@@ -335,8 +331,8 @@ def test_rewarding_only_an_early_stop_makes_lengths_fall():
     """Trap 3: stopping is learned like anything else."""
     model = tiny_gpt(vocab_size=5, scale=1.0)
     algorithm, lengths = make(model, group_size=8, lr=0.01), []
-    for seed in range(8):
-        rollout = sampled(model, 64, seed=seed)
+    for n in range(8):
+        rollout = sampled(model, 64, seed=n)
         new_tokens = (rollout.lengths - rollout.prompt_lengths).float()
         algorithm.update(rollout, -new_tokens)
         lengths.append(float(new_tokens.mean()))
@@ -368,7 +364,7 @@ def test_a_restored_algorithm_makes_the_same_next_update():
 def test_collect_samples_a_group_for_every_problem():
     task = tasks.load("countdown", numbers=2, cot="off")
     model = tiny_gpt(task.tokenizer.n_vocab, 32)
-    problems = [task.sample_problem(random.Random(seed)) for seed in (0, 1)]
+    problems = [task.sample_problem(random.Random(seed(n))) for n in (0, 1)]
     rollout = GRPO(model, task, GRPOConfig(group_size=3, max_new_tokens=4), seeded()).collect(problems)
     assert rollout.problems == [problems[0]] * 3 + [problems[1]] * 3 and rollout.tokens.shape[0] == 6
 

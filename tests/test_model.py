@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from model import GPT, GPTConfig, KVCache, ScalarModel, make_optimizer, rotate
-from toys import tiny_gpt
+from toys import seeded, tiny_gpt
 
 
 def random_tokens(B, T, vocab_size=12, seed=0):
-    return torch.randint(vocab_size, (B, T), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(vocab_size, (B, T), generator=seeded(seed))
 
 
 def test_logits_are_float32_and_one_row_of_them_belongs_to_each_token():

@@ -11,15 +11,11 @@ from grpo import policy_loss
 from model import GPT
 from ppo import PPO, PPOConfig, explained_variance, gae, token_rewards, value_loss, whiten
 from sample import generate, score, values
-from toys import Bigram, tiny_gpt, written
+from toys import Bigram, seed, seeded, tiny_gpt, written
 
 EOS = 1
 TASK = SimpleNamespace(max_new_tokens=12)  # all that an update may ask of a task
 NAN = float("nan")
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Table(Bigram):
@@ -398,7 +394,7 @@ def test_a_restored_algorithm_makes_the_same_next_update():
     settings = {"beta": 0.1, "kl_target": 1.0, "critic_warmup": 1, "mini_batches": 2}
 
     def update(algorithm):
-        algorithm.generator.manual_seed(7)
+        algorithm.generator.manual_seed(seed(7))
         return algorithm.update(sampled(algorithm.policy), REWARDS)
     algorithm = make(tiny_gpt(vocab_size=6), **settings)
     update(algorithm), update(algorithm)
@@ -415,7 +411,7 @@ def test_a_rewarded_token_becomes_likelier_and_the_others_less_likely():
     algorithm = make(model, max_new_tokens=1, lr=0.003)
     chance = lambda: float(model(torch.tensor([[2]]))[0, 0].softmax(-1)[3].detach())
     before = chance()
-    for seed in range(5):
-        rollout = generate(model, [[2]] * 64, 1, eos=EOS, generator=seeded(seed))
+    for n in range(5):
+        rollout = generate(model, [[2]] * 64, 1, eos=EOS, generator=seeded(n))
         algorithm.update(rollout, (rollout.tokens[:, 1] == 3).float())
     assert chance() > before + 0.1

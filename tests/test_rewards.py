@@ -12,6 +12,7 @@ import torch
 import tasks
 from rewards import RewardConfig, evaluate_expression, extract_answer, has_format, parse_expression, rule_rewards
 from tasks import Problem
+from toys import seed
 
 TASK = tasks.load("countdown")
 PROBLEM = Problem("Use 3, 5, 3 to make 14.\n", 14, ("countdown", 3, 3, 5, 14))
@@ -164,7 +165,7 @@ def oracle(problem, completion):
 
 def test_fuzzing_the_verifier_finds_no_crash_and_no_false_verdict():
     """Trap 19: 100,000 texts made of task tokens, of stray characters, and of right answers with a few edits."""
-    rng = random.Random(0)
+    rng = random.Random(seed())
     words = sorted(TASK.tokenizer.vocabulary, key=str)
     words = [w for w in words if not w.isdigit()] + ["3", "3", "5", "14", "<answer>", "</answer>"]
     stray = [*"0123456789+-*/() \n\t<>_.=,eE\0\x0b٣²３−\u00a0\ud800", "**", "//", "<|eos|>"]

@@ -12,15 +12,11 @@ import tasks
 from model import GPTConfig, ScalarModel, make_optimizer
 from sample import (Rollout, SamplingConfig, choose, collect, generate, join, largest_log_ratio, last_values, score,
                     values)
-from toys import Bigram, chain, tiny_gpt
+from toys import Bigram, chain, seed, seeded, tiny_gpt
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 EOS = 1
 PROMPTS = [[2, 3, 4], [5], [6, 7, 8, 9, 10], [3, 3]] * 4  # of mixed lengths
-
-
-def seeded(seed=0, device="cpu"):
-    return torch.Generator(device).manual_seed(seed)
 
 
 # ---- score
@@ -125,7 +121,7 @@ def test_ids_are_passed_on_and_text_is_never_encoded_again():
 
 def test_collect_puts_the_samples_of_a_problem_next_to_each_other():
     task, policy = tasks.load("countdown", cot="off"), tiny_gpt(tasks.load("countdown").tokenizer.n_vocab, 64)
-    rng = random.Random(0)
+    rng = random.Random(seed())
     problems = [task.sample_problem(rng) for _ in range(3)]
     rollout = collect(policy, task, problems, SamplingConfig(group_size=4, max_new_tokens=2), seeded())
     assert rollout.problems == [problems[i // 4] for i in range(12)]
@@ -313,13 +309,13 @@ def test_an_update_of_the_weights_is_seen_by_the_next_call(dtype, device):
     """Trap 29: neither a captured graph nor a low-precision copy of the weights may go stale."""
     model = tiny_gpt().to(device)
     model.compute_dtype = dtype
-    for seed in range(3):
-        rollout = generate(model, PROMPTS, 8, generator=seeded(seed, device))
+    for n in range(3):
+        rollout = generate(model, PROMPTS, 8, generator=seeded(n, device))
         again, _ = score(model, rollout.tokens)
         assert ((again - rollout.logprobs) * rollout.mask).abs().max() < (1e-4 if dtype == torch.float32 else 1.0)
         with torch.no_grad():
             for p in model.parameters():
-                p.add_(torch.randn(p.shape, generator=seeded(seed)).to(device), alpha=0.5)  # a large step, in place
+                p.add_(torch.randn(p.shape, generator=seeded(n)).to(device), alpha=0.5)  # a large step, in place
 
 
 # ---- steps as graphs. Without a GPU a stand-in takes their place: what it replays is the step it was given once, with all it holds

@@ -21,13 +21,9 @@ from model import GPT, GPTConfig, ScalarModel
 from sample import generate
 from search import (Desk, balanced, beam_search, best_of_n, best_of_n_distribution, best_of_n_kl, best_of_n_kl_bound,
                     budget_forcing, halves, majority_vote, tree_search, vote_accuracy, vote_limit)
-from toys import COMMA, EOS, GO, ONE, THINK_END, THREE, TWELVE, TWO, Sums, coins, writes
+from toys import COMMA, EOS, GO, ONE, THINK_END, THREE, TWELVE, TWO, Sums, coins, seed, seeded, writes
 
 SEARCHES = [m for m in search.METHODS if m != "greedy"]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def desk_of(policy=None, answers=(3,), limit=8, seed=0, task=None, **more):
@@ -71,7 +67,7 @@ def test_best_of_n_distribution_equals_trying_every_tuple(p, scores, n):
 
 
 def test_best_of_n_distribution_matches_a_simulation():
-    rng, (p, scores), n, N = random.Random(0), CASES[1], 8, 20_000
+    rng, (p, scores), n, N = random.Random(seed()), CASES[1], 8, 20_000
     counts = Counter(max(rng.choices(range(4), p, k=n), key=lambda j: scores[j]) for _ in range(N))
     for j, q in enumerate(best_of_n_distribution(p, scores, n)):
         assert counts[j] / N == pytest.approx(q, abs=1e-9 + 4 * math.sqrt(q * (1 - q) / N))
@@ -84,7 +80,7 @@ def test_best_of_n_kl_by_hand():
 
 
 def test_best_of_n_kl_never_exceeds_its_bound():
-    rng = random.Random(0)
+    rng = random.Random(seed())
     for _ in range(300):
         m, n = rng.randint(1, 9), rng.choice([1, 2, 3, 5, 16, 100])
         weights = [rng.random() ** 4 for _ in range(m)]
@@ -116,7 +112,7 @@ def test_vote_accuracy_equals_trying_every_tuple(p, n):
 
 def test_first_come_is_as_good_as_a_lot():
     """majority_vote elects the answer that came first among those that tie. Simulated, 7 votes."""
-    rng, p, N = random.Random(0), [0.35, 0.4, 0.25], 20_000
+    rng, p, N = random.Random(seed()), [0.35, 0.4, 0.25], 20_000
     elected = sum(Counter(rng.choices(range(3), p, k=7)).most_common(1)[0][0] == 0 for _ in range(N))
     q = vote_accuracy(p, 0, 7)
     assert elected / N == pytest.approx(q, abs=4 * math.sqrt(q * (1 - q) / N))
@@ -132,7 +128,7 @@ def test_many_votes_find_the_likeliest_answer_right_or_wrong(p, right, limit):
 # ---- who goes on
 
 def test_widths_add_up_to_n():
-    rng = random.Random(0)
+    rng = random.Random(seed())
     for _ in range(500):
         scores, n = [rng.choice([0.0, 0.5, 1.0, rng.random()]) for _ in range(rng.randint(1, 9))], rng.randint(1, 20)
         for widths in (halves(scores, n), balanced(scores, n), balanced(scores, n, 0.01)):
@@ -401,7 +397,7 @@ def test_no_row_is_judged_twice():
 @pytest.mark.parametrize("aggregate", ["last", "product"])
 def test_a_tree_asks_a_judge_about_whole_rows(aggregate):
     """However it reads them: the tree is the same as if each row were read from its beginning."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed())
     judge, grown = ScalarModel(GPT(GPTConfig(10, 24, n_layer=2, n_head=2, n_embd=32))), []
     torch.nn.init.normal_(judge.head.weight)
     judge.requires_grad_(False).kind = "prm"
@@ -496,7 +492,7 @@ def runs(tmp_path_factory):
                                   ("orm", "orm", "judge", "countdown"), ("squares", "grpo", "", "iterated_squaring"),
                                   ("squares-orm", "orm", "judge", "iterated_squaring")):
         task = tasks.load(task, **({"numbers": 2, "attempts": 1} if task == "countdown" else {"p": 47, "max_k": 3}))
-        torch.manual_seed(0)
+        torch.manual_seed(seed())
         model = GPT(GPTConfig(task.tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=32))
         state = {key: ScalarModel(model).state_dict()} if key else {}
         checkpoint.save(folder / f"{name}.pt", model, task, {"algo": algo, "max_new_tokens": 12}, algorithm=state)

@@ -7,13 +7,14 @@ import pytest
 import tasks
 from config import InputError
 from tasks import split_of
+from toys import seed
 
 NAMES = ("modular_addition", "iterated_squaring", "permutation", "circuit")
 every_task = pytest.mark.parametrize("name", NAMES)
 
 
-def draw(task, count, seed=0, split="train"):
-    rng = random.Random(seed)
+def draw(task, count, split="train"):
+    rng = random.Random(seed())
     return [task.sample_problem(rng, split) for _ in range(count)]
 
 
@@ -70,13 +71,13 @@ def last_answer(name, steps):
 
 @every_task
 def test_every_demonstration_is_right(name):
-    task, rng = tasks.load(name), random.Random(0)
+    task, rng = tasks.load(name), random.Random(seed())
     assert all(task.verify(p, task.demonstration(p, rng)) for p in draw(task, 500))
 
 
 @every_task
 def test_every_step_of_every_chain_is_right(name):
-    task, rng = tasks.load(name, cot="on"), random.Random(0)
+    task, rng = tasks.load(name, cot="on"), random.Random(seed())
     for problem in draw(task, 500):
         steps = STEPS[name](problem.prompt)
         assert thinking(task.demonstration(problem, rng)) == "".join(step + task.step_token for step in steps)
@@ -98,7 +99,7 @@ def test_the_example_in_the_docstring_is_true(name):
 @pytest.mark.parametrize("options, low, high", [({}, 0.2, 0.3), ({"cot_share": 0.6}, 0.55, 0.65), ({"cot": "on"}, 1, 1),
                                                 ({"cot": "off"}, 0, 0), ({"cot_share": 0.0}, 0, 0), ({"cot_share": 1.0}, 1, 1)])
 def test_the_share_of_chains_is_as_asked(name, options, low, high):
-    task, rng = tasks.load(name, **options), random.Random(0)
+    task, rng = tasks.load(name, **options), random.Random(seed())
     texts = [task.demonstration(p, rng) for p in draw(task, 1000)]
     assert low <= sum(not text.startswith("<think></think>") for text in texts) / len(texts) <= high
 
@@ -106,7 +107,7 @@ def test_the_share_of_chains_is_as_asked(name, options, low, high):
 @every_task
 @pytest.mark.parametrize("cot", ["on", "off"])
 def test_the_token_limits_hold_and_are_reached(name, cot):
-    task, rng = tasks.load(name, cot=cot), random.Random(0)
+    task, rng = tasks.load(name, cot=cot), random.Random(seed())
     prompts, completions = [], []
     for problem in draw(task, 2000):
         text = task.demonstration(problem, rng)
@@ -141,7 +142,7 @@ def test_no_key_is_in_two_splits(name):
 
 @every_task
 def test_there_are_at_least_5000_keys(name):
-    task, rng = tasks.load(name), random.Random(0)
+    task, rng = tasks.load(name), random.Random(seed())
     assert len({task.draw(rng).key for _ in range(20_000)}) >= 5000
 
 
@@ -150,7 +151,7 @@ def test_one_key_has_one_answer(name):
     # Few and small problems, so that keys meet: two prompts of one key must ask for the same thing.
     small = {"modular_addition": dict(m=5, max_k=4), "iterated_squaring": dict(p=23), "permutation": dict(n=3, k=3),
              "circuit": dict(inputs=2, gates=2)}[name]
-    task, rng, answers = tasks.load(name, **small), random.Random(0), {}
+    task, rng, answers = tasks.load(name, **small), random.Random(seed()), {}
     for _ in range(2000):
         problem = task.draw(rng)
         assert answers.setdefault(problem.key, problem.answer) == problem.answer
@@ -158,7 +159,7 @@ def test_one_key_has_one_answer(name):
 
 
 def test_the_order_of_the_summands_does_not_make_another_problem():
-    task, rng, prompts = tasks.load("modular_addition", m=5, min_k=3, max_k=3), random.Random(0), {}
+    task, rng, prompts = tasks.load("modular_addition", m=5, min_k=3, max_k=3), random.Random(seed()), {}
     for _ in range(300):
         problem = task.draw(rng)
         prompts.setdefault(problem.key, set()).add(problem.prompt)
@@ -212,7 +213,7 @@ def test_a_hostile_text_is_wrong_and_raises_nothing(name, number):
 
 @every_task
 def test_random_texts_raise_nothing_and_only_the_answer_counts(name):
-    task, rng = tasks.load(name), random.Random(0)
+    task, rng = tasks.load(name), random.Random(seed())
     pieces = ["<think>", "</think>", "<answer>", "</answer>", ", ", " ", "0", "1", "7", "a", "e1", " and ", "\n", "é"]
     problem = draw(task, 1)[0]
     for _ in range(2000):

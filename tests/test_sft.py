@@ -14,7 +14,7 @@ from grpo import policy_loss, token_weights
 from sample import collect, generate, score
 from sft import SFTConfig, STaR, STaRConfig, demonstrations, micro_batches, schedule, sft_step, warm_start
 from tasks import split_of
-from toys import Bigram, tiny_gpt, written
+from toys import Bigram, seed, seeded, tiny_gpt, written
 
 TASK = tasks.load("countdown", numbers=2, cot="off")
 NO_STEP = SimpleNamespace(zero_grad=lambda: None, step=lambda *_: 0.0)  # leaves the gradients to look at
@@ -25,7 +25,7 @@ class Fixed(torch.nn.Module):
 
     def __init__(self, B, T, V):
         super().__init__()
-        self.logits = torch.nn.Parameter(torch.randn(B, T, V, generator=torch.Generator().manual_seed(0)))
+        self.logits = torch.nn.Parameter(torch.randn(B, T, V, generator=seeded()))
 
     def forward(self, tokens):
         return self.logits[:, :tokens.shape[1]]
@@ -36,7 +36,7 @@ class Fixed(torch.nn.Module):
 def test_the_mask_covers_the_demonstration_and_its_eos():
     """Traps 2 and 3: never the prompt, never the padding, and always the EOS: otherwise stopping is not learned."""
     task = tasks.load("countdown")
-    tokens, mask = demonstrations(task, 40, random.Random(0))
+    tokens, mask = demonstrations(task, 40, random.Random(seed()))
     for row, chosen in zip(tokens, mask):
         start, length = int(chosen.int().argmax()), int(chosen.sum())
         assert chosen.tolist() == [start <= t < start + length for t in range(len(row))]
@@ -50,7 +50,7 @@ def test_the_mask_covers_the_demonstration_and_its_eos():
 
 def test_demonstrations_come_from_the_train_split():
     """Trap 21."""
-    tokens, mask = demonstrations(TASK, 200, random.Random(0))
+    tokens, mask = demonstrations(TASK, 200, random.Random(seed()))
     for row, chosen in zip(tokens, mask):
         *numbers, target = map(int, re.findall(r"\d+", TASK.tokenizer.decode(row[:int(chosen.int().argmax())].tolist())))
         assert split_of(("countdown", *sorted(numbers), target)) == "train"
@@ -86,7 +86,7 @@ def test_the_loss_is_the_mean_over_imitated_tokens():
 
 def test_the_micro_batch_size_changes_neither_loss_nor_gradient():
     """Trap 11. A loss normalised within each micro-batch would change both: the rows differ in length."""
-    tokens = torch.randint(2, 12, (5, 12), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(2, 12, (5, 12), generator=seeded())
     mask = (torch.arange(12) >= 2) & (torch.arange(12) < torch.tensor([4, 12, 7, 5, 9])[:, None])
     seen = []
     for size in (1, 2, 5):
@@ -111,7 +111,7 @@ def fresh():
 def test_imitation_learns_to_stop():
     """Trap 3: every demonstration ends in </answer> and EOS. With EOS out of the loss this would stay at 1 / V."""
     policy = fresh()
-    losses = warm_start(policy, TASK, CONFIG, seed=0)
+    losses = warm_start(policy, TASK, CONFIG, seed())
     last = TASK.tokenizer.encode("</answer>")[0]
     assert policy.table[last].softmax(-1)[TASK.tokenizer.eos] > 0.9
     assert generate(policy, [[last]], 1, 0.0, eos=TASK.tokenizer.eos).finished.all()
@@ -120,17 +120,17 @@ def test_imitation_learns_to_stop():
 
 def test_the_seed_decides_the_warm_start_and_nothing_else_does():
     """Trap 25: not the global random states either, so that a cached warm start can take the place of a fresh one."""
-    def train(seed, world):
-        random.seed(world), torch.manual_seed(world)
+    def train(n, world):
+        random.seed(seed(world)), torch.manual_seed(seed(world))
         model = fresh()
-        warm_start(model, TASK, CONFIG, seed)
+        warm_start(model, TASK, CONFIG, seed(n))
         return model.table.detach()
     assert torch.equal(train(0, world=1), train(0, world=2)) and not torch.equal(train(0, world=1), train(1, world=1))
 
 
 def test_muon_and_adamw_warm_a_gpt_up():
     model = tiny_gpt(TASK.tokenizer.n_vocab, 32, scale=1.0)
-    losses = warm_start(model, TASK, SFTConfig(sft_steps=20, sft_batch=16, sft_micro_batch=16, sft_muon_lr=0.02), seed=0)
+    losses = warm_start(model, TASK, SFTConfig(sft_steps=20, sft_batch=16, sft_micro_batch=16, sft_muon_lr=0.02), seed())
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -141,7 +141,7 @@ def test_the_rate_is_constant_and_then_falls_to_zero():
 
 def test_the_clock_can_take_the_place_of_the_number_of_steps():
     """For the rival of RL: imitation for as many seconds more (trap 30)."""
-    assert len(warm_start(fresh(), TASK, CONFIG, seed=0, seconds=0.3)) > 0
+    assert len(warm_start(fresh(), TASK, CONFIG, seed(), seconds=0.3)) > 0
 
 
 # ---- STaR: one's own right answers
@@ -154,7 +154,7 @@ def make(policy, task=TASK, **settings):
     """One step on all that is kept, unless a test asks for more."""
     defaults = {"group_size": 4, "lr": 0.01, "max_new_tokens": 8, "micro_batch": 64, "max_grad_norm": 1e9, "epochs": 1,
                 "mini_batches": 1, "temperature": 1.0, "teacher": ""}
-    return STaR(policy, task, STaRConfig(**(defaults | {"prompts": 2} | settings)), torch.Generator().manual_seed(0))
+    return STaR(policy, task, STaRConfig(**(defaults | {"prompts": 2} | settings)), seeded())
 
 
 RIGHT, WRONG, CUT_OFF = "right", "wrong", "cut off"
@@ -162,7 +162,7 @@ RIGHT, WRONG, CUT_OFF = "right", "wrong", "cut off"
 
 def answers(policy, kinds):
     """A rollout with answers of the given kinds to one problem; what is cut off says the right thing, but not that it ends."""
-    ids, problem = TASK.tokenizer.encode, TASK.sample_problem(random.Random(0))  # Use 10, 11 to make 21.
+    ids, problem = TASK.tokenizer.encode, TASK.sample_problem(random.Random(seed()))  # Use 10, 11 to make 21.
     texts = {RIGHT: "<think></think><answer>10 + 11</answer>", WRONG: "<think></think><answer>10 - 11</answer>"}
     texts[CUT_OFF] = texts[RIGHT]
     prompt = ids(problem.prompt)
@@ -257,10 +257,10 @@ def test_a_teacher_is_sampled_and_not_trained(save):
     """The samples are those of the teacher's weights, before and after an update; the weights that move are the policy's."""
     teacher, policy = policy_of(TASK, seed=1), policy_of(TASK)
     algorithm, start = make(policy, teacher=save(teacher)), copy.deepcopy(policy.state_dict())
-    problems = [TASK.sample_problem(random.Random(seed)) for seed in (0, 1)]
-    samples = lambda model: collect(model, TASK, problems, algorithm.config, torch.Generator().manual_seed(9)).tokens
+    problems = [TASK.sample_problem(random.Random(seed(n))) for n in (0, 1)]
+    samples = lambda model: collect(model, TASK, problems, algorithm.config, seeded(9)).tokens
     for _ in range(2):
-        algorithm.generator.manual_seed(9)
+        algorithm.generator.manual_seed(seed(9))
         sampled = algorithm.collect(problems).tokens
         assert torch.equal(sampled, samples(teacher)) and not torch.equal(sampled, samples(policy))
         assert algorithm.update(answers(teacher, [RIGHT]), torch.ones(1))["updates"] == 1
@@ -272,7 +272,7 @@ def test_a_teacher_is_sampled_and_not_trained(save):
 def test_a_teacher_may_be_larger_and_remember_more(save):
     algorithm = make(policy_of(TASK), teacher=save(policy_of(TASK, block_size=64, n_head=4)))
     assert algorithm.behaviour.config.n_head == 4
-    algorithm.collect([TASK.sample_problem(random.Random(0))])
+    algorithm.collect([TASK.sample_problem(random.Random(seed()))])
 
 
 def test_a_teacher_computes_as_the_policy_does(save):
@@ -296,7 +296,7 @@ def test_a_teacher_that_cannot_be_used_is_refused(save, tmp_path):
 def test_a_restored_star_makes_the_same_next_update():
     """Trap 25."""
     def update(algorithm):
-        algorithm.generator.manual_seed(7)
+        algorithm.generator.manual_seed(seed(7))
         return algorithm.update(answers(policy_of(TASK), [RIGHT, WRONG, RIGHT, RIGHT]), torch.zeros(4))
     algorithm = make(policy_of(TASK), mini_batches=2)
     update(algorithm)

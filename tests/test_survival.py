@@ -19,6 +19,7 @@ import sft
 import train
 from config import InputError
 from experiments import kills
+from toys import seed
 
 FLAGS = [*kills.TINY, *"--steps 6 --sft-steps 40 --test-problems 3 --eval-problems 2".split()]
 SHORT = [*kills.TINY, *"--steps 2 --sft-steps 2 --test-problems 1 --eval-problems 1 --eval-every 1 --checkpoint-every 1".split()]
@@ -91,7 +92,7 @@ def test_a_kill_inside_the_writing_of_a_checkpoint_costs_nothing(number, straigh
 def test_a_run_that_is_killed_from_outside_is_the_same_run(straight, home):
     """One row of experiments/kills.py, which has all of them and takes minutes."""
     (moment,) = [row for row in kills.PLAN if row[0] == "while the first checkpoint is written"]
-    assert kills.resume(home, FLAGS, moment, kills.random.Random(0)).startswith("checkpoint")
+    assert kills.resume(home, FLAGS, moment, kills.random.Random(seed())).startswith("checkpoint")
     go_on(FLAGS)
     assert kills.differences(straight, home) == []
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from toys import seed
 from tree import Tree, mcts
 
 
@@ -168,8 +169,8 @@ def test_children_that_look_good_are_visited_first():
     assert tree.visits[1:] == [0, 0, 1]
 
 
-def noisy(seed, noise=0.25, together=256):
-    return [content(t) for t in mcts([(4,), (3,), (5,), (4,)], uneven, 12, noise=noise, seed=seed, together=together)]
+def noisy(n, noise=0.25, together=256):
+    return [content(t) for t in mcts([(4,), (3,), (5,), (4,)], uneven, 12, noise=noise, seed=seed(n), together=together)]
 
 
 def test_the_seed_decides_about_the_noise():
@@ -180,8 +181,8 @@ def test_the_seed_decides_about_the_noise():
 def test_noise_is_mixed_into_the_priors_of_the_root_alone():
     """3/4 of the prior stays; the rest is drawn from a distribution with mean 1/4 each."""
     draws = []
-    for seed in range(400):
-        [tree] = mcts([(4,)], uneven, 2, noise=0.25, seed=seed)
+    for n in range(400):
+        [tree] = mcts([(4,)], uneven, 2, noise=0.25, seed=seed(n))
         plain = [1 / k / (25 / 12) for k in (1, 2, 3, 4)]  # 1, 1/2, 1/3, 1/4 add up to 25/12
         got = tree.priors[1:5]
         assert sum(got) == pytest.approx(1) and all(g >= 0.75 * p - 1e-9 for g, p in zip(got, plain))

@@ -11,16 +11,12 @@ import tasks
 import verifier
 from config import InputError
 from model import GPT, GPTConfig, ScalarModel
-from toys import COMMA, EOS, ONE, THREE, TWO, Sums, coins, tiny_gpt, writes, written
+from toys import COMMA, EOS, ONE, THREE, TWO, Sums, coins, seed, seeded, tiny_gpt, writes, written
 from verifier import Verifier, VerifierConfig, auc, judge_loss, label_steps, rank_correlation, rollout_values, scores_at, step_ends
 
 TASK = Sums()
 PROBLEM = TASK.problem(3)
 PROMPT = TASK.tokenizer.encode(PROBLEM.prompt)  # two tokens: 3, Go
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def wrote(*rows):
@@ -127,7 +123,7 @@ def test_rm_is_bradley_terry_on_the_last_tokens():
 
 def test_auc_counts_the_pairs_in_the_right_order():
     """By enumeration, with many ties: each counts half."""
-    rng = random.Random(0)
+    rng = random.Random(seed())
     for _ in range(50):
         scores, right = [rng.randint(0, 3) / 2 for _ in range(9)], [rng.random() < 0.4 for _ in range(8)] + [True]
         right[0] = False
@@ -191,7 +187,7 @@ class Opener(GPT):
     """Samples like a Bigram: 1 or 2, then an end or a comma. Inside it is a GPT, untrained, which the judge starts from."""
 
     def __init__(self):
-        torch.manual_seed(0)
+        torch.manual_seed(seed())
         super().__init__(GPTConfig(10, 24, n_layer=1, n_head=2, n_embd=32))
         toss = {COMMA: 0.4, EOS: 0.6}
         self.habit = writes(GO={ONE: 0.5, TWO: 0.5}, ONE=toss, TWO=toss, COMMA={ONE: 0.5, TWO: 0.5})
@@ -335,7 +331,7 @@ def test_a_judge_that_was_stopped_goes_on_as_if_nothing_had_happened(kind):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     task = tasks.load("countdown", numbers=2, attempts=1)
-    torch.manual_seed(0)
+    torch.manual_seed(seed())
     model = GPT(GPTConfig(task.tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=32))
     for name, state in (("orm", {"judge": ScalarModel(model).state_dict()}), ("ppo", {"critic": ScalarModel(model).state_dict()}),
                         ("grpo", {})):

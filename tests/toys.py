@@ -1,4 +1,5 @@
 """Toy models for the tests: one whose numbers can be worked out in the head, and a GPT that is small but not simple; rollouts."""
+import os
 from types import SimpleNamespace
 
 import torch
@@ -10,6 +11,16 @@ from tasks import Problem, Task
 from tasks.tokenizer import Tokenizer
 
 EOS = 1
+SEEDS = int(os.environ.get("THINKSMALL_SEEDS", "0"))
+
+
+def seed(n=0):
+    """What a test seeds with where it would say n. THINKSMALL_SEEDS=1 moves every seed of every test: none may need a lucky one."""
+    return n + SEEDS
+
+
+def seeded(n=0, device="cpu"):
+    return torch.Generator(device).manual_seed(seed(n))
 
 
 class Bigram(nn.Module):
@@ -40,7 +51,7 @@ def chain(vocab_size, *ids):
 
 def tiny_gpt(vocab_size=12, block_size=24, seed=0, scale=8.0, n_head=2):
     """2 layers, width 32. As initialised, attention is nearly uniform and a wrong key hardly shows; `scale` makes it matter."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + SEEDS)
     model = GPT(GPTConfig(vocab_size, block_size, n_layer=2, n_head=n_head, n_embd=32))
     with torch.no_grad():
         for p in model.parameters():
@@ -56,6 +67,21 @@ def written(model, rows, prompt_length=1):
     mask = (place >= prompt_length) & (place < lengths[:, None])
     logprobs = score(model, tokens)[0].detach() * mask
     return Rollout(tokens, torch.full_like(lengths, prompt_length), lengths, mask, logprobs, torch.tensor([EOS in r for r in rows]))
+
+
+def firsts(problems):
+    """-> (B,) bool: which samples are the first of several to one problem."""
+    same = [one is other for one, other in zip(problems, problems[1:])]  # each as the next one
+    return torch.tensor([after and not before for before, after in zip([False, *same], [*same, False])])
+
+
+def uneven(rule_rewards):
+    """The same rule, but the first of several samples to a problem is paid a quarter more. What the rule pays comes in halves: so no group
+    agrees, whatever was sampled, and every step has something to learn."""
+    def paid(task, problems, *more):
+        rewards, accuracy = rule_rewards(task, problems, *more)
+        return rewards + 0.25 * firsts(problems), accuracy
+    return paid
 
 
 class Sums(Task):
