@@ -1,6 +1,6 @@
 """Checkpoints: whole or not there, never code, and refused in one line when they are something else."""
 import dataclasses
-import pathlib
+import os
 
 import pytest
 import torch
@@ -52,10 +52,22 @@ def test_a_checkpoint_holds_only_tensors_and_plain_values(path):
     assert torch.load(path, weights_only=True)["format"] == "thinksmall"
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"format": "thinksmall", "version": 1, "model": pathlib.PurePosixPath("x")}, tmp_path / "bad.pt")
+class Trap:
+    """Whoever unpickles it makes a folder of this name."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_before_it_does(path, tmp_path):
+    """A whole checkpoint of ours but for this: nothing else would stop it."""
+    torch.save(torch.load(path, weights_only=True) | {"state": Trap(tmp_path / "trapped")}, path)
     with pytest.raises(InputError):
-        checkpoint.load(tmp_path / "bad.pt")
+        checkpoint.load(path)
+    assert not (tmp_path / "trapped").exists()
 
 
 def test_a_kill_while_writing_leaves_the_old_file(path):

@@ -37,9 +37,9 @@ def test_the_order_of_tokens_matters():
 
 def test_rotary_scores_depend_on_the_distance_alone():
     turn = tiny_gpt().turn  # (block_size, D/2)
-    q, k = torch.randn(2, 1, 1, 1, 16).unbind()
-    score = lambda i, j: (rotate(q, turn[i:i + 1, None]) * rotate(k, turn[j:j + 1, None])).sum()
-    assert torch.allclose(score(5, 2), score(20, 17), atol=1e-4) and torch.allclose(score(3, 3), (q * k).sum(), atol=1e-4)
+    q, k = torch.randn(2, 8, 1, 1, 16).unbind()  # eight pairs
+    score = lambda i, j: (rotate(q, turn[i:i + 1, None]) * rotate(k, turn[j:j + 1, None])).sum((1, 2, 3))
+    assert torch.allclose(score(5, 2), score(20, 17), atol=1e-4) and torch.allclose(score(3, 3), (q * k).sum((1, 2, 3)), atol=1e-4)
     assert not torch.allclose(score(5, 2), score(5, 3), atol=1e-3)
 
 

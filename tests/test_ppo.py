@@ -11,7 +11,7 @@ from grpo import policy_loss
 from model import GPT
 from ppo import PPO, PPOConfig, explained_variance, gae, token_rewards, value_loss, whiten
 from sample import generate, score, values
-from toys import Bigram, seed, seeded, tiny_gpt, written
+from toys import Bigram, eight, seed, seeded, tiny_gpt, written
 
 EOS = 1
 TASK = SimpleNamespace(max_new_tokens=12)  # all that an update may ask of a task
@@ -210,8 +210,7 @@ REWARDS = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0])
 
 def test_the_micro_batch_size_does_not_change_the_gradient():
     """Trap 11, for actor and critic. Also the metrics are those of the whole batch."""
-    rollout = sampled(tiny_gpt(vocab_size=6))
-    assert len(set(rollout.lengths.tolist())) > 2
+    rollout = eight(tiny_gpt(vocab_size=6))
     seen = [gradients_of_an_update(make(tiny_gpt(vocab_size=6), micro_batch=size), rollout, REWARDS) for size in (8, 2, 1)]
     for actor, critic, metrics in seen[1:]:
         for a, b in zip(actor + critic, seen[0][0] + seen[0][1]):
@@ -225,7 +224,7 @@ def test_the_gradient_of_an_update_is_that_of_the_two_losses_over_all_rows():
     algorithm = make(model, gamma=0.9, lam=0.8, beta=0.3)
     with torch.no_grad():
         model.blocks[0].q.weight += 0.5 * torch.randn(32, 32, generator=seeded())  # away from the reference
-    rollout = sampled(model)
+    rollout = eight(model)
     logprobs, V = score(model, rollout.tokens)[0], values(algorithm.critic, rollout.tokens)
     ref_logprobs = score(algorithm.reference, rollout.tokens)[0].detach()
     r = token_rewards(REWARDS, rollout.logprobs, ref_logprobs, rollout.mask, 0.3)
@@ -282,7 +281,7 @@ def test_in_low_precision_the_first_ratio_is_exactly_1():
 def test_a_pass_uses_every_row_once():
     """8 rows in mini-batches of 3, 3 and 2, twice: six steps, and both networks have read each row two times."""
     algorithm = make(tiny_gpt(vocab_size=8), epochs=2, mini_batches=3)
-    rollout, seen = sampled(algorithm.policy), {"actor": [], "critic": []}
+    rollout, seen = eight(algorithm.policy), {"actor": [], "critic": []}
     rollout.tokens[:, 0] = torch.arange(8)  # a name for each row
     for name, model in (("actor", algorithm.policy), ("critic", algorithm.critic)):
         model.register_forward_pre_hook(
@@ -294,7 +293,7 @@ def test_a_pass_uses_every_row_once():
 def test_later_passes_meet_both_clips():
     model = tiny_gpt(vocab_size=6)
     algorithm = make(model, epochs=3, lr=0.05, critic_lr=1e-4, clip_low=0.01, clip_high=0.01, value_clip=0.01)
-    metrics = algorithm.update(sampled(model), REWARDS)
+    metrics = algorithm.update(eight(model), REWARDS)
     assert metrics["updates"] == 3 and metrics["clip_fraction"] > 0 and metrics["value_clip_fraction"] > 0
 
 
@@ -334,17 +333,17 @@ def test_while_the_critic_warms_up_the_actor_stays():
     algorithm, start = make(model, critic_warmup=2), copy.deepcopy(model.state_dict())
     for step in range(2):
         critic = copy.deepcopy(algorithm.critic.state_dict())
-        assert algorithm.update(sampled(model), REWARDS)["updates"] == 0
+        assert algorithm.update(eight(model), REWARDS)["updates"] == 0
         assert all(torch.equal(w, start[name]) for name, w in model.state_dict().items())
         assert not any(torch.equal(w, critic[name]) for name, w in algorithm.critic.named_parameters())
-    assert algorithm.update(sampled(model), REWARDS)["updates"] == 1
+    assert algorithm.update(eight(model), REWARDS)["updates"] == 1
     assert not torch.equal(model.embed.weight, start["embed.weight"])
 
 
 def test_the_reference_stays_and_the_policy_is_what_is_sampled_from():
     model = tiny_gpt(vocab_size=6)
     algorithm, start = make(model, beta=0.1), copy.deepcopy(model.state_dict())
-    algorithm.update(sampled(model), REWARDS)
+    algorithm.update(eight(model), REWARDS)
     assert algorithm.behaviour is model and not torch.equal(model.embed.weight, start["embed.weight"])
     assert all(torch.equal(w, start[name]) for name, w in algorithm.reference.state_dict().items())
     assert all(p.grad is None for p in algorithm.reference.parameters())
@@ -367,7 +366,7 @@ def test_beta_moves_towards_the_target_in_small_steps(target, factor):
 
 def test_without_a_target_beta_stays():
     algorithm = make(tiny_gpt(vocab_size=6), beta=0.5)
-    algorithm.update(sampled(algorithm.policy), REWARDS)
+    algorithm.update(eight(algorithm.policy), REWARDS)
     assert algorithm.beta == 0.5
 
 
@@ -395,7 +394,7 @@ def test_a_restored_algorithm_makes_the_same_next_update():
 
     def update(algorithm):
         algorithm.generator.manual_seed(seed(7))
-        return algorithm.update(sampled(algorithm.policy), REWARDS)
+        return algorithm.update(eight(algorithm.policy), REWARDS)
     algorithm = make(tiny_gpt(vocab_size=6), **settings)
     update(algorithm), update(algorithm)
     restored = make(copy.deepcopy(algorithm.policy), **settings)

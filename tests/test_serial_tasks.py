@@ -96,7 +96,7 @@ def test_the_example_in_the_docstring_is_true(name):
 
 
 @every_task
-@pytest.mark.parametrize("options, low, high", [({}, 0.2, 0.3), ({"cot_share": 0.6}, 0.55, 0.65), ({"cot": "on"}, 1, 1),
+@pytest.mark.parametrize("options, low, high", [({}, 0.18, 0.32), ({"cot_share": 0.6}, 0.52, 0.68), ({"cot": "on"}, 1, 1),
                                                 ({"cot": "off"}, 0, 0), ({"cot_share": 0.0}, 0, 0), ({"cot_share": 1.0}, 1, 1)])
 def test_the_share_of_chains_is_as_asked(name, options, low, high):
     task, rng = tasks.load(name, **options), random.Random(seed())
@@ -160,7 +160,7 @@ def test_one_key_has_one_answer(name):
 
 def test_the_order_of_the_summands_does_not_make_another_problem():
     task, rng, prompts = tasks.load("modular_addition", m=5, min_k=3, max_k=3), random.Random(seed()), {}
-    for _ in range(300):
+    for _ in range(5000):  # 125 prompts
         problem = task.draw(rng)
         prompts.setdefault(problem.key, set()).add(problem.prompt)
     assert prompts["modular_addition", 5, 1, 2, 2] == {f"Add {n} mod 5.\n" for n in ("1, 2, 2", "2, 1, 2", "2, 2, 1")}
@@ -237,7 +237,8 @@ def test_the_answer_alone_is_judged(name):
 @every_task
 def test_describe_tells_a_right_chain_from_a_wrong_one(name):
     task = tasks.load(name)
-    problem, other = draw(task, 2)
+    problem, *more = draw(task, 100)
+    other = next(each for each in more if task.chain(each) != task.chain(problem))
     chain, answer = task.chain(problem), f"<answer>{problem.answer}</answer>"
     assert task.describe(problem, f"<think>{chain}</think>{answer}") == {"chain": 1.0, "chain_right": 1.0}
     assert task.describe(problem, f"<think></think>{answer}") == {"chain": 0.0, "chain_right": 0.0}

@@ -13,7 +13,7 @@ from config import InputError
 from grpo import policy_loss, token_weights
 from sample import collect, generate, score
 from sft import SFTConfig, STaR, STaRConfig, demonstrations, micro_batches, schedule, sft_step, warm_start
-from tasks import split_of
+from tasks import Problem, split_of
 from toys import Bigram, seed, seeded, tiny_gpt, written
 
 TASK = tasks.load("countdown", numbers=2, cot="off")
@@ -162,7 +162,7 @@ RIGHT, WRONG, CUT_OFF = "right", "wrong", "cut off"
 
 def answers(policy, kinds):
     """A rollout with answers of the given kinds to one problem; what is cut off says the right thing, but not that it ends."""
-    ids, problem = TASK.tokenizer.encode, TASK.sample_problem(random.Random(seed()))  # Use 10, 11 to make 21.
+    ids, problem = TASK.tokenizer.encode, Problem("Use 10, 11 to make 21.\n", 21, ("countdown", 10, 11, 21))
     texts = {RIGHT: "<think></think><answer>10 + 11</answer>", WRONG: "<think></think><answer>10 - 11</answer>"}
     texts[CUT_OFF] = texts[RIGHT]
     prompt = ids(problem.prompt)

@@ -19,10 +19,10 @@ import sft
 import train
 from config import InputError
 from experiments import kills
-from toys import seed
+from toys import seed, uneven
 
-FLAGS = [*kills.TINY, *"--steps 6 --sft-steps 40 --test-problems 3 --eval-problems 2".split()]
-SHORT = [*kills.TINY, *"--steps 2 --sft-steps 2 --test-problems 1 --eval-problems 1 --eval-every 1 --checkpoint-every 1".split()]
+FLAGS = [*kills.TINY, *f"--seed {seed()} --steps 6 --sft-steps 40 --test-problems 3 --eval-problems 2".split()]
+SHORT = [*kills.TINY, *f"--seed {seed()} --steps 2 --sft-steps 2 --test-problems 1 --eval-problems 1 --eval-every 1 --checkpoint-every 1".split()]
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +90,13 @@ def test_a_kill_inside_the_writing_of_a_checkpoint_costs_nothing(number, straigh
 
 
 def test_a_run_that_is_killed_from_outside_is_the_same_run(straight, home):
-    """One row of experiments/kills.py, which has all of them and takes minutes."""
+    """One row of experiments/kills.py, which has all of them and takes minutes. On a busy machine the run may be faster than its
+    killer, who then tries again with a new run."""
     (moment,) = [row for row in kills.PLAN if row[0] == "while the first checkpoint is written"]
-    assert kills.resume(home, FLAGS, moment, kills.random.Random(seed())).startswith("checkpoint")
+    while not (killed := kills.resume(home, FLAGS, moment, kills.random.Random(seed()))):
+        for place in home.iterdir():
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+    assert killed.startswith("checkpoint")
     go_on(FLAGS)
     assert kills.differences(straight, home) == []
 
@@ -234,11 +238,13 @@ def test_a_full_disk_is_said_before_a_run_goes_on(home, monkeypatch):
 
 @pytest.mark.parametrize("flags", ["--beta 0.1", "--algo ppo", "--algo prm", "--algo dpo"])
 def test_the_room_that_is_asked_for_holds_two_checkpoints(home, flags, monkeypatch):
-    """The old one lies there while the new one is written. Wide enough for the numbers to outweigh their names."""
+    """The old one lies there while the new one is written. Wide enough for the numbers to outweigh their names. The step must
+    train, as the optimizer has no moments before its first step."""
+    monkeypatch.setattr(train, "rule_rewards", uneven(train.rule_rewards))
     summary = train.main([*SHORT, "--n-embd", "128", *flags.split(), "--steps", "1"])
     parameters = sum(w.numel() for w in checkpoint.load_run("run")[0].parameters())
     size = pathlib.Path("run/checkpoint.pt").stat().st_size
-    assert summary["steps"] == 1
+    assert summary["steps"] == 1 and (summary["updates"] > 0 or "ppo" in flags)  # there the critic warms up
     disk(monkeypatch, free=2 * size)
     with pytest.raises(InputError):
         checkpoint.check_room(home / "run", parameters)

@@ -61,12 +61,23 @@ def tiny_gpt(vocab_size=12, block_size=24, seed=0, scale=8.0, n_head=2):
 
 
 def written(model, rows, prompt_length=1):
-    """A rollout of the given rows of tokens, of any lengths, scored by the model that is said to have written them."""
+    """A rollout of the given rows of tokens, of any lengths, scored by the model that is said to have written them. prompt_length:
+    one for all rows, or a list."""
     T, lengths = max(map(len, rows)), torch.tensor([len(row) for row in rows])
     tokens, place = torch.tensor([row + [0] * (T - len(row)) for row in rows]), torch.arange(T)
-    mask = (place >= prompt_length) & (place < lengths[:, None])
+    starts = torch.zeros_like(lengths) + torch.tensor(prompt_length)
+    mask = (place >= starts[:, None]) & (place < lengths[:, None])
     logprobs = score(model, tokens)[0].detach() * mask
-    return Rollout(tokens, torch.full_like(lengths, prompt_length), lengths, mask, logprobs, torch.tensor([EOS in r for r in rows]))
+    return Rollout(tokens, starts, lengths, mask, logprobs, torch.tensor([EOS in r for r in rows]))
+
+
+def eight(model, limit=12):
+    """Four completions of 2, 3 and four of 4, all different, of mixed lengths; the limit cuts the long ones off. Where a test is
+    about what an update makes of a rollout: what is sampled by a random model may be eight times the same."""
+    completions = [[5, 2, EOS], [4, 4, 2, 5, 3, EOS], [EOS], [2, 3, 5, 5, 2, 4, 3, 2, 0, 3, 5, 4],
+                   [3, EOS], [5, 5, 0, 2, EOS], [2, 4, 3, 0, 5, 2, 3, 4, 4, EOS], [0, 3, 3, EOS]]
+    rows = [([2, 3] if i < 4 else [4]) + completion[:limit] for i, completion in enumerate(completions)]
+    return written(model, rows, [2] * 4 + [1] * 4)
 
 
 def firsts(problems):
