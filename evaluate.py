@@ -53,14 +53,14 @@ def fixed_problems(task, split, count):
 
 
 def wilson(share, n):
-    """The 95 % interval of a share of n independent trials -> (low, high), never of width 0. Source: Wilson 1927.
+    """The 95 % interval of a share of n independent trials -> [low, high], never of width 0. Source: Wilson 1927.
 
     >>> [round(x, 3) for x in wilson(0.5, 100) + wilson(1.0, 100)]
     [0.404, 0.596, 0.963, 1.0]
     """
     z = 1.96
     centre, spread = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
+    return [max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))]
 
 
 def mean_interval(mean, se, n):

@@ -477,8 +477,8 @@ def collapse(history, width=5):
 
 def duration(seconds):
     """
-    >>> duration(40), duration(70), duration(200)
-    ('40 seconds', '1 minute', '3 minutes')
+    >>> duration(20), duration(70), duration(200)
+    ('20 seconds', '1 minute', '3 minutes')
     """
     minutes = round(seconds / 60)
     return f"{seconds:.0f} seconds" if minutes < 1 else f"{minutes} minute{'s' * (minutes > 1)}"

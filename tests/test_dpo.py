@@ -199,7 +199,7 @@ def test_without_a_pair_there_is_no_step():
     assert algorithm.update(eight(model), REWARDS)["updates"] == 1  # now there is momentum
     before = copy.deepcopy(model.state_dict())
     metrics = algorithm.update(eight(model), torch.tensor([0.1] * 4 + [1.0] * 4))
-    assert metrics == {"updates": 0, "pairs": 0}
+    assert metrics == {"updates": 0, "skipped": 0, "pairs": 0}
     assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
 
 

@@ -113,7 +113,7 @@ def run(tmp_path):
 def test_the_command_compares_runs_on_one_page(run, capsys):
     evaluate.main([run, run, "--k", "2,1", "--problems", "3", "--samples", "2", "--device", "cpu"])
     text = capsys.readouterr().out
-    assert text.count(run) == 2 and text.count("pass@1 ") == text.count("pass@2 ") == 2 and "3 test problems" in text
+    assert text.count(run) == 2 and text.count("pass@1 ") == text.count("pass@2 ") == 2 and text.count("3 problems") == 2
 
 
 @pytest.mark.parametrize("argv", [

@@ -372,14 +372,29 @@ def test_a_solution_that_only_a_rollout_found_is_the_answer():
 
 
 def test_steps_of_a_tree_are_steps_of_the_task():
-    """Each action ends with the comma or is the end; the same step is not there twice; priors are the steps' probabilities."""
+    """Each action ends with the comma or is the end; the same step is not there twice."""
     policy = writes(GO={ONE: 0.75, TWO: 0.25}, COMMA={ONE: 0.75, TWO: 0.25}, ONE={COMMA: 1.0}, TWO={COMMA: 1.0})
     desk = desk_of(policy, (12,), 6)
     _, [tree] = tree_search(desk, 300, desk.own_confidence, desk.rule, root_width=64)
     for j in range(len(tree.states)):
         actions = [tree.states[k][len(tree.states[j]):] for k in tree.children(j)]
         assert set(actions) <= {(ONE, COMMA), (TWO, COMMA)} and len(set(actions)) == len(actions)
-    assert sorted(tree.priors[k] for k in tree.children(0)) == [pytest.approx(0.25), pytest.approx(0.75)]
+
+
+def test_the_prior_of_a_sampled_step_is_how_often_it_was_drawn():
+    """Sampled from the policy and weighed by it again, a step of probability 0.9 would have the prior .81 / (.81 + .01) = 0.99 in the
+    limit of few draws, or 0.9 however often it was really drawn (arXiv:2104.06303). With many draws it is 0.9."""
+    policy = writes(GO={ONE: 0.9, TWO: 0.1}, COMMA={ONE: 0.9, TWO: 0.1}, ONE={COMMA: 1.0}, TWO={COMMA: 1.0})
+    desk, draws = desk_of(policy, (12,), 6), 4000
+    drawn, sample = [], desk.sample
+    desk.sample = lambda *given, **more: drawn.append(sample(*given, **more)) or drawn[-1]
+    _, [tree] = tree_search(desk, 20 * draws, desk.own_confidence, desk.rule, root_width=draws, simulations=1)
+    at_root = [row for row in drawn[0]]
+    priors = {tree.states[k][2:]: tree.priors[k] for k in tree.children(0)}
+    counts = {action: sum(row[1:] == [*action[1:]] or tuple(row[-2:]) == action[-2:] for row in at_root) for action in priors}
+    assert len(at_root) == draws and sum(counts.values()) == draws
+    assert priors == {action: pytest.approx(n / draws) for action, n in counts.items()}
+    assert max(priors.values()) == pytest.approx(0.9, abs=5 * (0.09 / draws) ** 0.5)
 
 
 def test_no_row_is_judged_twice():
@@ -508,6 +523,23 @@ def test_every_method_runs_and_is_measured(runs, tmp_path, capsys):
     assert json.loads((tmp_path / "search.json").read_text()) == results
     out = capsys.readouterr().out
     assert all(f"| {method} |" in out for method in search.METHODS) and "judged by rule, half-finished ones by rollouts" in out
+    table, trees = out.split("\nmcts, budget 15")
+    assert sum(line.startswith("| ") for line in table.splitlines()) == len(results) + 1 and "not a cap" in table
+    assert trees.count(" visits  value ") >= 2  # behind the table, and a tree for each budget
+
+
+def test_a_tree_that_was_solved_at_once_can_be_shown():
+    """Nothing in it was visited: it shows what was drawn at the root."""
+    policy = writes(GO={THREE: 1.0})
+    desk = desk_of(policy, (3,))
+    _, [tree] = tree_search(desk, 100, desk.own_confidence, desk.rule)
+    assert tree.visits[0] == 0 and len(tree.render(lambda before, after: str(after))) == len(tree.children(0)) > 0
+
+
+def test_an_accuracy_of_one_has_an_interval():
+    """1.000 ± 0.000 after five problems would be a claim. Wilson: n / (n + z^2)."""
+    low, high = search.wilson(1.0, 5)
+    assert low == pytest.approx(5 / (5 + 1.96 ** 2)) and high == 1.0
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_the_search(runs, tmp_path, monkeypatch):

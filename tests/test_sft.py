@@ -176,7 +176,7 @@ def answers(policy, kinds):
 
 def gradients_of_an_update(algorithm, rollout, rewards=None):
     """The steps are left out, so that the gradients can be looked at."""
-    algorithm.optimizer.step = lambda *_: 0.0
+    algorithm.optimizer.step = lambda **_: 0.0
     metrics = algorithm.update(rollout, torch.zeros(len(rollout.tokens)) if rewards is None else rewards)
     return [p.grad for p in algorithm.policy.parameters()], metrics
 
@@ -219,7 +219,7 @@ def test_star_makes_no_step_if_nothing_was_right():
     algorithm = make(policy)
     assert algorithm.update(answers(policy, [RIGHT, WRONG]), torch.zeros(2))["updates"] == 1  # now there is momentum
     before = copy.deepcopy(policy.state_dict())
-    assert algorithm.update(answers(policy, [WRONG, CUT_OFF]), torch.ones(2)) == {"updates": 0, "kept": 0}
+    assert algorithm.update(answers(policy, [WRONG, CUT_OFF]), torch.ones(2)) == {"updates": 0, "skipped": 0, "kept": 0}
     assert all(torch.equal(w, before[name]) for name, w in policy.state_dict().items())
 
 
