@@ -188,7 +188,7 @@ def kl_estimate(logprobs, ref_logprobs, estimator):
         k2     E[d grad log pi] = grad KL(pi || pi_ref)                   the same of each choice by itself:
         k3     E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)     blind to where the choice leads
 
-    With sequence_mean k1 has a gradient too, grad E[1/|o|]: the loss falls as answers grow. k2 and k3 then look at short answers
+    With sequence_mean k1 has a gradient too, grad E[1/|o|]: a step down makes answers longer. k2 and k3 then heed short answers
     more. KL(pi || pi_ref) of whole sequences has the gradient of k1 in the *reward*, as in PPO (with constant or token_mean *).
     The numbers: docs/kl.md. * of a large batch. Source of the names: http://joschu.net/blog/kl-approx.html
 
