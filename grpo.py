@@ -13,7 +13,8 @@ The equations (DeepSeekMath, arXiv:2402.03300, equations 3, 4 and section 4.1.2)
 
 The loss is -J. The clip removes the gradient of a token only where the update has already gone far enough in the direction
 it was asked to go: A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. With one update per batch rho is 1 throughout, and the
-loss minus the mean of the advantages: 0, whatever the policy has learned. Only its gradient, A * grad log pi, means anything.
+loss minus the weighted mean of the advantages: 0 with sequence_mean, for those of a group add up to 0, and otherwise a matter of
+length. It does not say what the policy has learned: only its gradient, A * grad log pi, means anything.
 
 The recipe:
   1. sample G completions for each of some prompts (`collect`); the rule rewards them (train.py);
@@ -51,7 +52,7 @@ class GRPOConfig(SamplingConfig):
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this; 1: not at all", low=0.0, high=1.0)
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     beta: float = setting(0.0, "weight of the KL to the warm start in the loss", low=0.0, high=100.0)
-    kl_estimator: str = setting("k3", "which estimate of the KL is the loss, see kl_estimate", choices=("k1", "k2", "k3"))
+    kl_estimator: str = setting("k3", "which estimate of the KL is in the loss, see kl_estimate", choices=("k1", "k2", "k3"))
     dynamic_sampling: bool = setting(False, "drop groups that agree and sample on until a batch is full")
     overlong: float = setting(0.0, "penalise the last share of the token limit (DAPO: 0.2)", low=0.0, high=1.0)
     length_weight: float = setting(0.0, "weight of a reward for being shorter than one's group (Kimi)", low=0.0, high=100.0)
@@ -181,11 +182,14 @@ def kl_estimate(logprobs, ref_logprobs, estimator):
     As a number each will do. As a *loss* they are three different things, because the gradient of an estimate is not an estimate
     of the gradient (the tokens were sampled from pi, and a loss does not see how that changes). In expectation over pi:
 
-        grad k1 = E[grad log pi] = 0                 a KL loss that does nothing but add noise
-        grad k2 = E[d grad log pi] = grad KL(pi || pi_ref)           the one that is meant
-        grad k3 = E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)       the other direction: it covers the reference
+               for one token                                              for sequences (constant, token_mean *)
+        k1     E[grad log pi] = 0                                         0: only noise
+        k2     E[d grad log pi] = grad KL(pi || pi_ref)                   the same of each choice by itself:
+        k3     E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)     blind to where the choice leads
 
-    k1 is the right choice in the *reward*, as in PPO. Source of the names: http://joschu.net/blog/kl-approx.html
+    With sequence_mean k1 has a gradient too, grad E[1/|o|]: a step down makes answers longer. k2 and k3 then heed short answers
+    more. KL(pi || pi_ref) of whole sequences has the gradient of k1 in the *reward*, as in PPO (with constant or token_mean *).
+    The numbers: docs/kl.md. * of a large batch. Source of the names: http://joschu.net/blog/kl-approx.html
 
     >>> [round(float(kl_estimate(torch.tensor(-1.0), torch.tensor(-2.0), k)), 4) for k in ("k1", "k2", "k3")]
     [1.0, 0.5, 0.3679]

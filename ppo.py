@@ -68,7 +68,7 @@ def token_rewards(rewards, logprobs, ref_logprobs, mask, beta):
     """r_t: a price for every step away from the reference, and the task's reward on the last token of the row.
 
     rewards (B,), logprobs and ref_logprobs (B, T), mask (B, T) bool -> (B, T), 0 outside of the mask. The price is the k1
-    estimate of the KL: in a reward it is right, as a loss it would do nothing (grpo.kl_estimate).
+    estimate of the KL: in a reward, where a token also pays for those after it, it is right; not in a loss (grpo.kl_estimate).
 
     >>> token_rewards(torch.tensor([1.0]), torch.tensor([[0.0, -1.0, -2.0, 0.0]]), torch.zeros(1, 4),
     ...               torch.tensor([[False, True, True, False]]), beta=0.5).tolist()

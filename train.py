@@ -489,8 +489,8 @@ def expected_memory(run):
     c, a = run.policy.config, run.configs["algorithm"]
     weights = sum(p.numel() for p in run.policy.parameters()) * 4 * 5  # weights, gradients, two moments, the reference
     rows, length = a.prompts * a.group_size, c.block_size
-    if getattr(a, "rollouts", 0):  # Monte-Carlo labels: so many sequences at once
-        rows = max(rows, min(verifier.ROLLOUT_BATCH, rows * a.rollouts * length))
+    if getattr(a, "kind", "") == "prm":  # Monte-Carlo rollouts from every step: so many sequences at once
+        rows = max(rows, min(verifier.ROLLOUT_BATCH, rows * length * a.rollouts))
     cache = 2 * c.n_layer * rows * length * c.n_embd * (2 if run.loop.dtype == "bfloat16" else 4)
     scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
     forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)

@@ -4,7 +4,7 @@
     python experiments/failures.py --quick     3 minutes, once the warm start is there
 
 1. a learning rate that collapses the policy within 20 steps; 2. a policy that has lost its entropy, and with it everything that
-could be learned from; 3. reward without accuracy; 4. a KL in the loss that does nothing, because it is the wrong estimate.
+could be learned from; 3. reward without accuracy; 4. a KL in the loss that holds nothing, because it is the wrong estimate.
 Results: runs/failures/*, docs/failures.png. The page is docs/failures.md.
 """
 import argparse
@@ -21,6 +21,7 @@ RUNS = {  # name: flags of train.py; every one is a whole command
     "entropy": ["--algo", "grpo", "--steps", "20", "--train-problems", "1"],
     "format": ["--algo", "grpo", "--steps", "20", "--sft-steps", "100", "--accuracy-weight", "0.1", "--format-weight", "1"],
     "k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1"],
+    "k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--aggregate", "constant"],
     "k2": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k2"],
 }
 PANELS = [  # title, unit, (label, run, metric) of each curve
@@ -28,7 +29,8 @@ PANELS = [  # title, unit, (label, run, metric) of each curve
     ("2. entropy gone", "nats per token", [("one problem", "entropy", "entropy"), ("fresh problems", "healthy", "entropy")]),
     ("3. reward without accuracy", "mean over the samples", [("reward", "format", "reward"), ("accuracy", "format", "accuracy")]),
     ("4. KL to the warm start", "nats per token",
-     [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k2 in the loss", "k2", "kl")]),
+     [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k1, constant", "k1_constant", "kl"),
+      ("k2 in the loss", "k2", "kl")]),
 ]
 
 

@@ -170,3 +170,11 @@ def test_a_run_without_a_judge_is_refused_in_one_line(path, model, task):
         with pytest.raises(InputError, match="no critic and no judge") as error:
             checkpoint.load_judge(path)
         assert "\n" not in str(error.value)
+
+
+def test_a_run_is_loaded_in_what_it_computed_in(path, model, task):
+    """A critic's or policy's numbers in another precision are not quite its own."""
+    checkpoint.save(path, model, task, {"algo": "ppo", "dtype": "bfloat16"}, algorithm={"critic": ScalarModel(model).state_dict()})
+    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_judge(path).trunk.compute_dtype == torch.bfloat16
+    checkpoint.save(path, model, task, {"algo": "grpo"})  # as warm starts of earlier versions
+    assert checkpoint.load_run(path)[0].compute_dtype == torch.float32

@@ -11,6 +11,7 @@ import tasks
 from config import InputError
 from evaluate import fixed_problems, pass_at_k, pick_device, sample_and_judge
 from tasks import Problem, split_of
+from tasks.countdown import reachable
 from toys import chain, tiny_gpt
 
 TASK = tasks.load("countdown", numbers=2, cot="off")
@@ -138,3 +139,30 @@ def test_a_device_that_is_not_here_is_refused():
     assert pick_device("auto") == pick_device("cpu") == "cpu"
     with pytest.raises(InputError, match="--device cuda"):
         pick_device("cuda")
+
+
+def test_the_problems_of_an_evaluation_differ():
+    """Trap 38. As many as there are, if the split has fewer than asked for: by counting all of them."""
+    task = tasks.load("countdown", numbers=2, max_number=9)
+    every = {("countdown", a, b, t) for a in range(1, 10) for b in range(a, 10) for t in reachable((a, b)) if 0 < t <= 99}
+    for split in ("val", "test"):
+        keys = [p.key for p in evaluate.fixed_problems(task, split, 10**6)]
+        assert len(keys) == len(set(keys)) and set(keys) == {key for key in every if split_of(key) == split}
+    assert [p.key for p in evaluate.fixed_problems(task, "val", 5)] == [p.key for p in evaluate.fixed_problems(task, "val", 9)][:5]
+    assert len({p.key for p in evaluate.fixed_problems(tasks.load("countdown"), "test", 500)}) == 500
+
+
+def test_how_many_problems_there_were_is_part_of_the_result():
+    task = tasks.load("countdown", numbers=2, max_number=9)
+    model = tiny_gpt(task.tokenizer.n_vocab, 60)
+    assert evaluate.evaluate(model, task, evaluate.fixed_problems(task, "val", 3), n=1, k=(1,))["problems"] == 3
+
+
+def test_intervals_by_hand():
+    """Wilson's interval solves |p - share| = z sqrt(p (1 - p) / n) for p. The mean of fractions is worth more trials than its count."""
+    for share, n in ((0.0, 10), (0.3, 50), (1.0, 500)):
+        for p in evaluate.wilson(share, n):
+            if 0 < p < 1:
+                assert abs(p - share) == pytest.approx(1.96 * (p * (1 - p) / n) ** 0.5, abs=1e-6)
+    assert evaluate.mean_interval(1.0, 0.0, 20) == evaluate.wilson(1.0, 20)
+    assert evaluate.mean_interval(0.5, 0.05, 20) == evaluate.wilson(0.5, 100)  # 0.05^2 = 0.5 * 0.5 / 100

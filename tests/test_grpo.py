@@ -4,6 +4,7 @@ import io
 import math
 import random
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ import tasks
 from config import InputError, check
 from grpo import (GRPO, TABLE, GRPOConfig, group_advantages, kl_estimate, length_reward, overlong_penalty, policy_loss, token_weights,
                   top_entropy_tokens)
+from ppo import gae, token_rewards
 from sample import Rollout, generate, join, score
 from toys import Bigram, eight, seed, seeded, tiny_gpt, written
 
@@ -74,7 +76,8 @@ def test_an_unknown_aggregate_is_an_error():
 
 
 def test_the_loss_uses_the_weights_of_its_mode():
-    """With every ratio 1 the loss is minus the weighted sum of the advantages: 8 tokens of +1, 2 tokens of -1."""
+    """With every ratio 1 the loss is minus the weighted sum of the advantages: 8 tokens of +1, 2 tokens of -1. The advantages
+    of a group add up to 0, so the loss is 0 by construction where completions count the same, and there alone."""
     mask = torch.arange(8) < torch.tensor([[8], [2]])
     zeros, advantages = torch.zeros(2, 8), torch.tensor([1.0, -1.0])
     loss = lambda mode: float(policy_loss(zeros, zeros, advantages, mask, clip_low=0.2, clip_high=0.2, aggregate=mode)[0])
@@ -468,8 +471,9 @@ def test_k2_and_k3_are_never_negative_and_zero_where_both_agree():
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_what_the_three_estimates_do_as_a_loss(estimator):
-    """Trap 8, as an exact expectation over four tokens: k1 does nothing, k2 descends KL(pi || ref), k3 KL(ref || pi)."""
+def test_what_the_three_estimates_do_as_a_loss_for_one_token(estimator):
+    """Trap 8, as an exact expectation over four tokens: k1 does nothing, k2 descends KL(pi || ref), k3 KL(ref || pi).
+    True where a completion is one token. What is left of it for sequences: the next section."""
     logits = PI_LOGITS.clone().requires_grad_()
     logp = logits.log_softmax(0)
     meant = {"k1": 0 * logits.sum(), "k2": (logp.exp() * (logp - REF.log())).sum(), "k3": (REF * (REF.log() - logp)).sum()}
@@ -480,6 +484,154 @@ def test_what_the_three_estimates_do_as_a_loss(estimator):
     gradient, = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-5)
     assert float(stats["kl"]) == pytest.approx(float(kl_estimate(logp.detach(), REF.log(), estimator).mean()))
+
+
+# ---- the same over whole sequences: docs/kl.md
+
+# The smallest language in which a token has consequences. At each of three positions the policy goes on or ends, so there are
+# four sequences, and an expectation is a sum of four terms. Its parameters are the three logits to go on.
+GO, REF_GO = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([0.0, 0.5, -0.4])
+GOES_ON = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]).bool()
+WRITTEN = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]]).bool()  # the mask: lengths 1, 2, 3, 3
+LENGTHS, NO_CLIP = WRITTEN.sum(1), {"clip_low": 1.0, "clip_high": 1e6}
+AGGREGATES = ("sequence_mean", "token_mean", "constant")
+
+
+def sequences(logits):
+    """Logits to go on (3,) -> log-probs of the tokens of the four sequences (4, 3), chances of the sequences (4,)."""
+    logprobs = torch.where(GOES_ON, logits, -logits).sigmoid().log().masked_fill(~WRITTEN, 0.0)
+    return logprobs, logprobs.sum(1).exp()
+
+
+def slope(number, logits):
+    return torch.autograd.grad(number, logits, retain_graph=True)[0]
+
+
+def true_slope():
+    """The gradient of KL(pi || pi_ref) over sequences, by autograd: nothing is sampled, nothing is estimated."""
+    logits = GO.clone().requires_grad_()
+    logprobs, chances = sequences(logits)
+    return slope(chances @ (logprobs - sequences(REF_GO)[0]).sum(1), logits)
+
+
+def expected_slope(estimator, aggregate, place):
+    """The gradient of the loss with beta 1 and no other reward, each sequence as often as the policy writes it.
+
+    'constant' divides by the limit of 3 tokens. 'token_mean' divides by the tokens of the batch: here of a very large one, in
+    which there are E|o| to a sequence.
+    """
+    logits = GO.clone().requires_grad_()
+    (logprobs, chances), ref_logprobs = sequences(logits), sequences(REF_GO)[0]
+    weights = token_weights(WRITTEN, aggregate) * len(WRITTEN) * chances.detach()[:, None]
+    if aggregate == "token_mean":
+        weights = weights / weights.sum()  # the weights of a token mean add up to 1
+    if place == "loss":
+        loss, _ = policy_loss(logprobs, logprobs.detach(), torch.zeros(4), WRITTEN, **NO_CLIP, aggregate=aggregate,
+                              weights=weights, ref_logprobs=ref_logprobs, beta=1.0, kl_estimator=estimator)
+    else:  # a price on every token; it is charged to this token and to all before it, which have led there
+        prices = -kl_estimate(logprobs.detach(), ref_logprobs, estimator)
+        advantages, _ = gae(prices, torch.zeros(4, 3), WRITTEN, gamma=1.0, lam=1.0)
+        loss, _ = policy_loss(logprobs, logprobs.detach(), advantages, WRITTEN, **NO_CLIP, aggregate=aggregate, weights=weights)
+    return slope(loss, logits)
+
+
+def same(a, b):
+    return torch.allclose(a, b, atol=1e-6)
+
+
+def test_the_four_sequences_are_all_there_are():
+    assert float(sequences(GO)[1].sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_the_table_of_the_kl_page_is_what_comes_out(estimator, aggregate):
+    """Every row of the table in docs/kl.md. To see them: python -m pytest tests/test_grpo.py -k table -s"""
+    numbers = lambda gradient: ", ".join(f"{x:.3f}" for x in gradient).replace("-0.000", "0.000")
+    row = [numbers(expected_slope(estimator, aggregate, place)) for place in ("loss", "reward")]
+    line = f"| {estimator} | `{aggregate}` | {row[0]} | {row[1]} |"
+    print("\n" + line)
+    page = (Path(__file__).parent.parent / "docs" / "kl.md").read_text().replace("**", "")
+    assert line in page and f"({numbers(true_slope() / 3)})" in page
+
+
+def test_one_place_alone_has_the_gradient_of_the_kl_of_sequences():
+    """Trap 34. k1 in the reward, each token the same weight. Everything else pulls elsewhere: not the true gradient, nor any
+    multiple of it (its cosine would be 1)."""
+    for estimator in ("k1", "k2", "k3"):
+        for aggregate in AGGREGATES:
+            for place in ("loss", "reward"):
+                cosine = torch.cosine_similarity(expected_slope(estimator, aggregate, place), true_slope(), dim=0)
+                right = estimator == "k1" and place == "reward" and aggregate != "sequence_mean"
+                assert (float(cosine) > 0.9999) == right, (estimator, aggregate, place)
+    logprobs, ref_logprobs = sequences(GO)[0], sequences(REF_GO)[0]
+    assert same(token_rewards(torch.zeros(4), logprobs, ref_logprobs, WRITTEN, beta=1.0),  # PPO has it there
+                -kl_estimate(logprobs, ref_logprobs, "k1"))
+    assert same(expected_slope("k1", "constant", "reward"), true_slope() / 3)  # / 3: the limit
+    mean_length = sequences(GO)[1] @ LENGTHS.float()
+    assert same(expected_slope("k1", "token_mean", "reward"), true_slope() / mean_length)
+
+
+def test_k1_as_a_loss_asks_for_longer_answers_where_their_tokens_count_less():
+    """Trap 34. The loss is a mean of d over the tokens, the gradient E[1/|o| grad log pi(o)] = grad E[1/|o|]: the reference is
+    not in it. Going down, E[1/|o|] falls and answers grow. With weights that no length changes it is grad E[1] = 0."""
+    logits = GO.clone().requires_grad_()
+    inverse_length = slope(sequences(logits)[1] @ (1 / LENGTHS), logits)
+    assert same(expected_slope("k1", "sequence_mean", "loss"), inverse_length)
+    assert (inverse_length[:2] < -0.02).all()  # the first two decide the length: a step against this makes both go on more often
+    for aggregate in ("token_mean", "constant"):
+        assert same(expected_slope("k1", aggregate, "loss"), torch.zeros(3))
+
+
+def test_k2_and_k3_as_losses_do_not_see_where_a_token_leads():
+    """Trap 34. They take the KL of each choice, here of go on or end, with the way to it held fixed: k2 KL(pi || ref), k3
+    KL(ref || pi). The true gradient has one more term: going on leads to positions where there is more KL to pay."""
+    logits = GO.clone().requires_grad_()
+    p, q = logits.sigmoid(), REF_GO.sigmoid()
+    kl = lambda p, q: p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    reached = torch.stack([torch.ones(()), p[0], p[0] * p[1]])  # chance that a sequence gets as far as this position
+    k2, k3 = slope(reached.detach() @ kl(p, q), logits), slope(reached.detach() @ kl(q, p), logits)
+    assert same(expected_slope("k2", "constant", "loss"), k2 / 3) and same(expected_slope("k3", "constant", "loss"), k3 / 3)
+    assert same(slope(reached @ kl(p, q), logits), true_slope()) and not same(k2, true_slope())
+
+
+def test_k3_in_the_loss_and_in_the_reward_together_is_the_true_gradient():
+    """E[k3] is the KL, and a gradient of an expectation has two halves: what the estimate does (loss), and how the sampling
+    changes (reward). k1 has all of it in the reward, k3 nearly all of it in the loss."""
+    both = expected_slope("k3", "constant", "loss") + expected_slope("k3", "constant", "reward")
+    assert same(both, true_slope() / 3)
+
+
+def test_a_kl_in_the_reward_of_whole_completions_is_right_too():
+    """Without a critic: -sum d as the reward of a completion, compared within groups of two. All sixteen groups."""
+    logits = GO.clone().requires_grad_()
+    (logprobs, chances), ref_logprobs = sequences(logits), sequences(REF_GO)[0]
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    rows, chance = pairs.flatten(), chances.detach()[pairs].prod(1).repeat_interleave(2)
+    rewards = -(logprobs.detach() - ref_logprobs).sum(1)[rows]
+    advantages = group_advantages(rewards, 2, std=False, baseline="others")
+    weights = token_weights(WRITTEN[rows], "constant") * len(pairs) * chance[:, None]
+    loss, _ = policy_loss(logprobs[rows], logprobs[rows].detach(), advantages, WRITTEN[rows], **NO_CLIP, aggregate="constant",
+                          weights=weights)
+    assert same(slope(loss, logits), true_slope() / 3)
+
+
+@pytest.mark.parametrize("B", [1, 2, 4])
+def test_in_a_small_batch_a_token_mean_pulls_at_the_length_too(B):
+    """k1 as a loss, all batches of B sequences: the gradient is grad E[1/N], N the tokens of the batch. One sequence: that of
+    sequence_mean. It fades as 1/B."""
+    logits = GO.clone().requires_grad_()
+    (logprobs, chances), ref_logprobs = sequences(logits), sequences(REF_GO)[0]
+    batches = torch.cartesian_prod(*[torch.arange(4)] * B).view(-1, B)
+    loss = sum(chances.detach()[rows].prod() * policy_loss(
+        logprobs[rows], logprobs[rows].detach(), torch.zeros(B), WRITTEN[rows], **NO_CLIP, aggregate="token_mean",
+        ref_logprobs=ref_logprobs[rows], beta=1.0, kl_estimator="k1")[0] for rows in batches)
+    inverse_tokens = (chances[batches].prod(1) / LENGTHS[batches].sum(1)).sum()
+    gradient = slope(loss, logits)
+    assert same(gradient, slope(inverse_tokens, logits))
+    if B == 1:
+        assert same(gradient, expected_slope("k1", "sequence_mean", "loss"))
+    assert float(gradient.norm()) < 1.05 * float(expected_slope("k1", "sequence_mean", "loss").norm()) / B
 
 
 def test_an_update_uses_the_estimate_it_is_told_to():

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import GPT, GPTConfig, KVCache, ScalarModel, make_optimizer, rotate
-from toys import seeded, tiny_gpt
+from model import GPT, GPTConfig, KVCache, Muon, ScalarModel, make_optimizer, rotate
+from toys import seed, seeded, tiny_gpt
 
 
 def random_tokens(B, T, vocab_size=12, seed=0):
@@ -272,3 +272,40 @@ def test_gradients_are_scaled_down_to_the_largest_norm_and_never_up():
         gradients[0][0, 0], gradients[1][0, 0] = 3.0, 4.0
         assert optimizer.step(max_norm=max_norm) == pytest.approx(5)
         assert [float(g[0, 0]) for g in gradients] == pytest.approx(expected, rel=1e-4)
+
+
+def test_in_bfloat16_the_logits_are_computed_in_float32():
+    """Trap 35: a product inside of autocast is rounded to bfloat16, and `.float()` afterwards is bfloat16 in float32's clothes."""
+    model = tiny_gpt(seed=seed())
+    model.compute_dtype = torch.bfloat16
+    tokens = torch.randint(2, 12, (4, 9))
+    cache = KVCache(model.config, 4, 9, model.device, torch.bfloat16)
+    scalar = ScalarModel(model)
+    torch.nn.init.normal_(scalar.head.weight)
+    with torch.no_grad():
+        for found in (model(tokens), model.prefill(tokens, torch.tensor([9, 9, 9, 9]), cache),
+                      model.decode(tokens[:, 0], torch.tensor([3, 3, 3, 3]), cache, 9), scalar(tokens)):
+            assert found.dtype == torch.float32 and (found != found.bfloat16().float()).any()
+
+
+def test_a_row_that_is_too_long_names_the_setting():
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        tiny_gpt(block_size=8)(torch.zeros(1, 9, dtype=torch.long))
+
+
+@pytest.mark.parametrize("shapes", [[(8, 8), (24, 8), (8, 24), (8, 8)]])
+def test_muon_is_that_of_torch_in_float32(shapes):
+    """torch.optim.Muon multiplies in bfloat16: equal to its precision, over several steps."""
+    generator = seeded()
+    ours = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    before = [p.detach().clone() for p in ours]
+    optimizers = Muon(ours, lr=0.1), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0)
+    for _ in range(3):
+        for p, q in zip(ours, theirs):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q, start in zip(ours, theirs, before):
+        assert (p - q).norm() < 0.02 * (p - start).norm()

@@ -414,3 +414,11 @@ def test_a_rewarded_token_becomes_likelier_and_the_others_less_likely():
         rollout = generate(model, [[2]] * 64, 1, eos=EOS, generator=seeded(n))
         algorithm.update(rollout, (rollout.tokens[:, 1] == 3).float())
     assert chance() > before + 0.1
+
+
+def test_a_value_clip_of_0_is_no_clip():
+    """Taken at its word it would hold every value where it was, and stop the critic."""
+    values, old, returns, mask = torch.tensor([[2.0]], requires_grad=True), torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1).bool()
+    loss, clipped = value_loss(values, old, returns, mask, 0.0)
+    loss.backward()
+    assert loss.item() == 0.5 and clipped == 0 and values.grad.item() == 1.0

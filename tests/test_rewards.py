@@ -232,3 +232,16 @@ def test_each_completion_is_judged_by_its_own_problem():
 def test_batches_that_do_not_fit_together_are_an_error():
     with pytest.raises(ValueError):
         rule_rewards(SimpleNamespace(verify=lambda *_: True), [PROBLEM], ["", ""], [True, True], RewardConfig())
+
+
+@pytest.mark.parametrize("task, problem, true, false", [
+    ("countdown", Problem("Use 3, 5, 7 to make 22.\n", 22, ("countdown", 3, 5, 7, 22)),
+     "<think>5 * 3 = 15, 15 + 7 = 22, found\n</think><answer>(5 * 3) + 7</answer>",
+     "<think>5 * 3 = 16, 16 + 7 = 22, found\n</think><answer>(5 * 3) + 7</answer>"),
+    ("iterated_squaring", Problem("Square 5, 2 times mod 983.\n", "625", ("iterated_squaring", 983, 5, 2)),
+     "<think>25, 625, </think><answer>625</answer>", "<think>26, 625, </think><answer>625</answer>")])
+def test_a_false_step_has_its_price_and_the_accuracy_stays_what_it_is(task, problem, true, false):
+    """The dense reward: also of a completion that was cut off."""
+    task, config = tasks.load(task), RewardConfig(step_penalty=0.25)
+    rewards, accuracy = rule_rewards(task, [problem] * 4, [true, false, false, "<think></think>"], [True, True, False, True], config)
+    assert accuracy.tolist() == [1, 1, 0, 0] and rewards.tolist() == [1, 0.75, -0.25, 0]

@@ -577,3 +577,10 @@ def test_empty_prompts_are_an_error(prompts):
 def test_what_does_not_fit_into_the_block_is_an_error():
     with pytest.raises(ValueError, match="block_size 24"):
         generate(tiny_gpt(), [[2], [2] * 9], 16)
+
+
+def test_log_probs_at_temperature_0_are_those_of_temperature_1():
+    """As `generate` stores them: dividing by 0 would give nan."""
+    model = tiny_gpt(seed=seed())
+    tokens = torch.randint(2, 12, (3, 8))
+    assert all(torch.equal(a, b) for a, b in zip(score(model, tokens, 0.0), score(model, tokens, 1.0)))

@@ -501,3 +501,65 @@ def test_settings_that_leave_a_split_empty_are_refused(flags, runs, tmp_path, ca
     """They would be searched for a problem for ever."""
     assert "choose" in refused([*flags.split(), "--out", str(tmp_path / "x")], capsys)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_waits_and_is_priced_by_length_survives_a_resume(runs, monkeypatch):
+    """Groups that wait have had their price before they wait: a checkpoint holds tensors, and no problems."""
+    argv = [*TINY, "--algo", "dapo", "--length-weight", "0.5", "--prompts", "4", "--out"]
+    judged = train.rule_rewards
+
+    def one_group(task, problems, *more):
+        """Of four groups one has variance, whatever was sampled: four steps fill a batch."""
+        return (torch.arange(len(problems)) == 0).float(), judged(task, problems, *more)[1]
+
+    monkeypatch.setattr(train, "rule_rewards", one_group)
+    names = runs / "priced-straight", runs / "priced-resumed"
+    train.main([*argv, str(names[0]), "--steps", "6"])
+    train.main([*argv, str(names[1]), "--steps", "3"])
+    assert len(checkpoint.load(names[1])["algorithm"]["waiting"]) == 3
+    train.main(["--resume", str(names[1]), "--steps", "6"])
+    assert_same_run(*names)
+    assert log(names[0])[-1]["updates"] > 0
+
+
+def test_what_never_knew_anything_has_not_collapsed():
+    """One right sample of 512, then none: there is nothing to go back to, and a lower rate would not help."""
+    line = {"accuracy": 0.0, "reward": 0.0, "entropy": 1.0}
+    [warning] = train.collapse([line | {"accuracy": 1 / 512, "reward": 1 / 512}] + [line] * 9)
+    assert "--sft-steps" in warning and "collapsed" not in warning
+    [warning] = train.collapse([line | {"accuracy": 0.3, "reward": 0.3}] * 5 + [line] * 5)
+    assert "collapsed" in warning
+
+
+def test_the_memory_of_monte_carlo_rollouts_is_counted(tmp_path):
+    """In batches of at most verifier.ROLLOUT_BATCH sequences, whatever --rollouts says."""
+    def expected(*flags):
+        algo, task, given, _ = train.read_command_line(["--algo", "prm", "--prompts", "16", "--device", "cpu", *flags])
+        return train.expected_memory(train.Run(None, algo, task, train.configure(algo, task, given)))
+    outcome = expected("--algo", "orm", "--prompts", "16")  # makes none
+    assert outcome < expected("--rollouts", "1") <= expected("--rollouts", "16") == expected("--rollouts", "64") < 2 * outcome
+
+
+def test_help_says_each_default_once(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: None)" not in text and text.count("(default: grpo)") == 1
+
+
+def test_the_report_shows_whether_the_steps_are_still_true(straight):
+    summary = json.loads((straight / "summary.json").read_text())
+    thinking = {"attempts": 2.0, "legal": 1.5}
+    summary = summary | {"before": summary["before"] | thinking, "after": summary["after"] | thinking}
+    head, before, after, *_ = train.report(summary).splitlines()
+    assert head.startswith("3 test problems") and head.split()[-1] == "legal" and before.split()[-1] == after.split()[-1] == "0.750"
+    assert len(head) == len(before) == len(after)
+
+
+def test_more_than_one_skipped_step_of_an_update_is_counted(runs, monkeypatch):
+    class Slips(train.ALGORITHMS["grpo"][0]):
+        def update(self, rollout, rewards):
+            return super().update(rollout, rewards) | {"updates": 1, "skipped": 3, "grad_norm": math.nan}
+    monkeypatch.setitem(train.ALGORITHMS, "grpo", (Slips, {}))
+    train.main([*TINY, "--steps", "2", "--out", str(runs / "slips")])
+    assert [line["skipped"] for line in log(runs / "slips")] == [3, 6] and log(runs / "slips")[0]["grad_norm"] is None

@@ -196,3 +196,11 @@ def test_a_rendered_tree_names_the_visits():
     [tree] = mcts([("root",)], toy(lambda p: float(p[0] == "L"), 1), 10)
     first = tree.render(lambda before, after: after[len(before)])[0]
     assert first.split() == [str(tree.visits[1]), "visits", "value", "1.00", "prior", "0.50", "L"]
+
+
+def test_the_first_choice_sees_the_priors():
+    """Trap 40: the root is opened before it has a visit, and sqrt(0) would make the first choice blind."""
+    expand = lambda states: ([[0, 1] if not s else [] for s in states], [[0.1, 0.9] if not s else [] for s in states],
+                             [0.0 for _ in states])
+    [tree] = mcts([()], expand, 1)
+    assert [tree.visits[k] for k in tree.children(0)] == [0, 1]

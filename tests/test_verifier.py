@@ -357,3 +357,17 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(runs, argv, word):
     with pytest.raises(InputError) as error:
         verifier.main([f"{runs}/{argv[0]}", *argv[1:]])
     assert "\n" not in str(error.value) and word in str(error.value)
+
+
+def test_rollouts_are_cut_into_batches(monkeypatch):
+    """All in one call, the cache would hold every step of every solution times `rollouts`. Each batch has its limits and problems."""
+    monkeypatch.setattr(verifier, "ROLLOUT_BATCH", 3)
+    sizes, original = [], verifier.generate
+    monkeypatch.setattr(verifier, "generate", lambda model, prompts, *more, **rest: sizes.append(len(prompts))
+                        or original(model, prompts, *more, **rest))
+    policy = writes(GO={ONE: 1.0})  # "1" and the end, whatever comes before: right for 1, and for nothing else
+    task, problems = Sums(), [Sums().problem(answer) for answer in (1, 3, 1, 4)]
+    rows = [task.tokenizer.encode(problem.prompt) for problem in problems]
+    right, spent, rollout, open_rows = verifier.rollout_values(policy, task, rows, problems, [5, 5, 0, 5], 2)
+    assert sizes == [3, 3] and open_rows == [0, 1, 3] and spent == 12 and len(rollout.problems) == 6
+    assert right.tolist() == [[True, True], [False, False], [False, False], [False, False]]
