@@ -11,7 +11,7 @@ import torch
 
 from toys import seed
 
-LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "120"))  # seconds for a test, and for what its fixtures do before; 0: none
+LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "60"))  # seconds for a test, and for what its fixtures do before; 0: none
 
 
 @pytest.fixture(autouse=True)
