@@ -27,11 +27,13 @@ def test_every_link_leads_to_a_file():
 
 
 def test_every_link_to_a_line_leads_to_what_it_names():
-    """And docs/lines.py writes the numbers."""
+    """docs/lines.py writes the numbers. A screen of room: who adds a row to a table shall not have to mend a link."""
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         text = page.read_text()
-        assert lines.renumbered(page) == text, f"{page}: run python docs/lines.py"
         assert len(lines.LINK.findall(text)) == text.count("#L"), page
+        for name, path, number in lines.LINK.findall(text):
+            there = lines.line_of(name, (page.parent / path).resolve())
+            assert there and abs(there - int(number)) <= 25, f"{page}: {name}; python docs/lines.py writes the numbers"
     assert TEXT.count("#L") > 5
 
 
