@@ -37,6 +37,7 @@ import torch
 
 import checkpoint
 import search
+import search_context
 import tasks
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
@@ -179,12 +180,12 @@ def jobs(model, task, rows):
         return tokens, *(a + b for a, b in zip(work, reading_work(model, learned - 1, train=True)))
 
     def searched():
-        desk = search.Desk(model, task, problems, generator=generator)
-        search.tree_search(desk, 256, desk.from_rollouts, desk.own_confidence)
-        return desk
+        context = search_context.SearchContext(model, task, problems, generator=generator)
+        search.tree_search(context, 256, context.from_rollouts, context.own_confidence)
+        return context
 
-    def found(desk):  # an ideal search would read no prefix twice; its tokens lie anywhere in a text of the usual length
-        tokens, n = sum(desk.spent), float((rollout.lengths + rollout.prompt_lengths).float().mean()) / 2
+    def found(context):  # an ideal search would read no prefix twice; its tokens lie anywhere in a text of the usual length
+        tokens, n = sum(context.token_cost), float((rollout.lengths + rollout.prompt_lengths).float().mean()) / 2
         per_token = 2 * (weights(model) + model.embed.weight.numel()) + 4 * n * model.config.n_embd * model.config.n_layer
         return tokens, tokens * per_token, 0
 

@@ -117,16 +117,17 @@ def load_run(path, device="cpu"):
     return model, task, content["config"]
 
 
-def load_judge(path, device="cpu"):
-    """The ScalarModel of a run: the critic of PPO, or a verifier's judge, on `device`. InputError if the run has none.
+def load_verifier(path, device="cpu"):
+    """The ScalarModel of a run: the critic of PPO, or a verifier's reward model, on `device`. InputError if it has none.
 
     It carries `kind`, the name of the algorithm that made it (ppo, orm, prm, rm), and the `vocabulary` that it reads.
     """
     content, (model, task, config) = load(path), load_run(path, device)
     state = content.get("algorithm", {})
-    if "critic" not in state and "judge" not in state:
-        raise InputError(f"{path}: this run has no critic and no judge; --algo ppo trains the one, --algo orm, prm or rm the other")
-    judge = ScalarModel(model)
-    judge.load_state_dict(state.get("critic") or state["judge"])
-    judge.kind, judge.vocabulary = config["algo"], task.tokenizer.vocabulary
-    return judge.requires_grad_(False)
+    if "critic" not in state and "reward_model" not in state:
+        raise InputError(f"{path}: this run has no critic and no reward model; --algo ppo trains the one, --algo orm, prm or rm "
+                         "the other")
+    verifier = ScalarModel(model)
+    verifier.load_state_dict(state.get("critic") or state["reward_model"])
+    verifier.kind, verifier.vocabulary = config["algo"], task.tokenizer.vocabulary
+    return verifier.requires_grad_(False)

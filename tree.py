@@ -31,24 +31,25 @@ class Tree:
         self.count = [-1]             # of children; -1: not opened yet; 0: an end
         self.below = [[]]             # the children themselves
         self.leaf_value = [0.0]       # what expand said about the state
-        self.hopes = [None]           # what a child is worth before it is visited, if expand has said so
-        self.closed = [False]         # mcts(skip_ends=True): nothing below this node is left to be looked at
+        self.first_play = [None]      # first-play value: what a child is worth before its first visit, if expand has said so
+        self.exhausted = [False]      # mcts(skip_ends=True): nothing below this node is left to be looked at
+        self.vain_draws = 0           # how often in a row an exhausted root had nothing new to offer
 
     def value(self, j):
         """Q: the mean of all that was found below node j."""
         return self.totals[j] / self.visits[j] if self.visits[j] else 0.0
 
-    def add_children(self, j, actions, priors, hopes=None):
+    def add_children(self, j, actions, priors, first_play=None):
         """Open node j, or add to what it has. Actions that it has already are left out."""
         here = {self.states[k] for k in self.below[j]}
-        for action, prior, hope in zip(actions, priors, hopes or [None] * len(actions)):
+        for action, prior, first in zip(actions, priors, first_play or [None] * len(actions)):
             state = self.states[j] + (action if isinstance(action, tuple) else (action,))
             if state in here:
                 continue
             self.below[j].append(len(self.states))
             for array, entry in ((self.states, state), (self.parents, j), (self.priors, prior), (self.visits, 0),
                                  (self.totals, 0.0), (self.count, -1), (self.below, []), (self.leaf_value, 0.0),
-                                 (self.hopes, hope), (self.closed, False)):
+                                 (self.first_play, first), (self.exhausted, False)):
                 array.append(entry)
         self.count[j] = len(self.below[j])
 
@@ -56,21 +57,29 @@ class Tree:
         return self.below[j]
 
     def select(self, c_init, c_base=19652.0):
-        """From the root to a leaf, at each node to the child with the largest Q + U, past what is closed. -> the leaf."""
+        """From the root to a leaf, at each node to the child with the largest Q + U, past what is exhausted. -> the leaf."""
         j = 0
         while self.count[j] > 0:
             N = self.visits[j]
             scale = (math.log((N + c_base + 1) / c_base) + c_init) * math.sqrt(max(1, N))
             mean = self.value(j)  # a child that nobody has looked at is worth what its parent is
-            Q = lambda k: self.value(k) if self.visits[k] else mean if self.hopes[k] is None else self.hopes[k]
+            first = lambda k: mean if self.first_play[k] is None else self.first_play[k]
+            Q = lambda k: self.value(k) if self.visits[k] else first(k)
             U = lambda k: scale * self.priors[k] / (1 + self.visits[k])
-            j = max((k for k in self.below[j] if not self.closed[k]), key=lambda k: Q(k) + U(k))
+            j = max((k for k in self.below[j] if not self.exhausted[k]), key=lambda k: Q(k) + U(k))
         return j
 
-    def close(self, j):
+    def exhaust(self, j):
         """Node j is done with, and so is every node above it that has no other child left."""
-        while j >= 0 and all(self.closed[k] for k in self.below[j]):
-            self.closed[j], j = True, self.parents[j]
+        while j >= 0 and all(self.exhausted[k] for k in self.below[j]):
+            self.exhausted[j], j = True, self.parents[j]
+
+    def most_visited(self):
+        """The state at the end of the most visited path; of equally visited children the one with the larger prior."""
+        j = 0
+        while self.count[j] > 0:
+            j = max(self.below[j], key=lambda k: (self.visits[k], self.priors[k]))
+        return self.states[j]
 
     def backup(self, j, value):
         """Tell node j, and all above it, that `value` was seen below them."""
@@ -84,12 +93,45 @@ class Tree:
         visited shows what it was worth at first sight."""
         lines = []
         for k in sorted(self.children(j), key=lambda k: (-self.visits[k], -self.priors[k]))[:width]:
-            value = self.value(k) if self.visits[k] else self.hopes[k]
+            value = self.value(k) if self.visits[k] else self.first_play[k]
             shown = "    -" if value is None else f"{value:5.2f}"
             lines.append(f"{indent}{self.visits[k]:4} visits  value {shown}  prior {self.priors[k]:.2f}  "
                          f"{name(self.states[j], self.states[k])}")
             lines += self.render(name, depth - 1, width, k, indent + "    ") if depth > 1 else []
         return lines
+
+
+def next_leaf(tree, simulations, c_init):
+    """Where the next simulation of this tree ends -> a node that `expand` must be asked about, or None: it has had its simulations.
+
+    A simulation that comes to an end which is known already needs no model: it is told to the tree at once, and the next one begins.
+    """
+    while tree.visits[0] < simulations:
+        leaf = 0 if tree.exhausted[0] else tree.select(c_init)
+        if tree.count[leaf] < 0 or tree.exhausted[0]:
+            return leaf
+        tree.backup(leaf, tree.leaf_value[leaf])
+    return None
+
+
+def mix_noise(priors, noise, alpha, rng):
+    """(1 - noise) P + noise Dirichlet(alpha), AlphaZero's noise on the priors of a root. -> list"""
+    draws = [rng.gammavariate(alpha, 1.0) for _ in priors]
+    return [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
+
+
+def open_leaf(tree, leaf, actions, priors, value, first_play=None, skip_ends=False):
+    """Expand and backup: put in the tree what `expand` has said about the leaf."""
+    drawn_again = tree.exhausted[0]
+    tree.add_children(leaf, actions, priors, first_play)
+    tree.leaf_value[leaf] = value
+    if drawn_again:
+        tree.exhausted[0] = all(tree.exhausted[k] for k in tree.below[0])
+        tree.vain_draws = tree.vain_draws + 1 if tree.exhausted[0] else 0
+    elif leaf:  # opening the root is not a simulation
+        tree.backup(leaf, value)
+        if skip_ends and tree.count[leaf] == 0:
+            tree.exhaust(leaf)
 
 
 def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256,
@@ -107,36 +149,19 @@ def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=
     -> list of Tree. Unless it was stopped, the visits of a root are `simulations`, and those of its children add up to them.
     """
     trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
-    in_vain = [0] * len(roots)  # how often in a row the root of a closed tree had nothing new to offer
     while waiting or active:
         while waiting and len(active) < together:
             active.append(waiting.pop(0))
-        leaves = []
-        for i in active:
-            tree = trees[i]
-            while tree.visits[0] < simulations:
-                leaf = 0 if tree.closed[0] else tree.select(c_init)
-                if tree.count[leaf] < 0 or tree.closed[0]:
-                    leaves.append((i, leaf))
-                    break
-                tree.backup(leaf, tree.leaf_value[leaf])  # an end that is known already: no need to ask the model
+        leaves = [(i, next_leaf(trees[i], simulations, c_init)) for i in active]
+        leaves = [(i, leaf) for i, leaf in leaves if leaf is not None]
         if leaves:
-            for (i, leaf), actions, priors, value, *hopes in zip(leaves, *expand([trees[i].states[leaf] for i, leaf in leaves])):
-                tree, total, again = trees[i], sum(priors) or 1.0, trees[i].closed[0]
+            answers = expand([trees[i].states[leaf] for i, leaf in leaves])
+            for (i, leaf), actions, priors, value, *first_play in zip(leaves, *answers):
+                total = sum(priors) or 1.0
                 priors = [p / total for p in priors]
-                if leaf == 0 and noise and priors:
-                    rng = random.Random(f"{seed} {i}")  # its own for each tree: together or alone, it comes out the same
-                    draws = [rng.gammavariate(alpha, 1.0) for _ in priors]
-                    priors = [(1 - noise) * p + noise * g / sum(draws) for p, g in zip(priors, draws)]
-                tree.add_children(leaf, actions, priors, *hopes)
-                tree.leaf_value[leaf] = value
-                if again:
-                    tree.closed[0] = all(tree.closed[k] for k in tree.below[0])
-                    in_vain[i] = in_vain[i] + 1 if tree.closed[0] else 0
-                elif leaf:  # opening the root is not a simulation
-                    tree.backup(leaf, value)
-                    if skip_ends and tree.count[leaf] == 0:
-                        tree.close(leaf)
+                if leaf == 0 and noise and priors:  # a generator for each tree: together or alone, it comes out the same
+                    priors = mix_noise(priors, noise, alpha, random.Random(f"{seed} {i}"))
+                open_leaf(trees[i], leaf, actions, priors, value, *(first_play or [None]), skip_ends=skip_ends)
         active = [i for i in active
-                  if trees[i].visits[0] < simulations and in_vain[i] < 10 and not (stop and stop(i))]
+                  if trees[i].visits[0] < simulations and trees[i].vain_draws < 10 and not (stop and stop(i))]
     return trees

@@ -22,7 +22,7 @@ POLICIES = {  # name: (flags of train.py, judges that are trained for it)
 JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "100"],
           "critic": ["--algo", "ppo", "--critic-warmup", "60", "--steps", "60", "--prompts", "256"]}
 # label: (method, judge, settings of search.py)
-LEARNED = {"score": "judge"}
+LEARNED = {"score": "verifier"}
 COUNTDOWN = {
     "greedy": ("greedy", "", {}),
     "sampling until the rule accepts": ("sample", "", {}),
@@ -44,7 +44,7 @@ COUNTDOWN = {
 SQUARING = {
     "greedy": ("greedy", "", {}),
     "majority vote": ("majority_vote", "", {}),
-    "majority vote, weighted by orm": ("majority_vote", "orm", {"score": "judge", "weighted": True}),
+    "majority vote, weighted by orm": ("majority_vote", "orm", {"score": "verifier", "weighted": True}),
     "best of n, own confidence": ("best_of_n", "", {}),
     "best of n, orm": ("best_of_n", "orm", LEARNED),
     "best of n, prm": ("best_of_n", "prm", LEARNED),
@@ -60,7 +60,9 @@ QUICK = {"problems": 60, "policies": ("warm",), "judges": ("orm",), "budgets": {
 
 def cell(folder, plan, policy, label):
     """Train a policy ("warm", "policy") or a judge of one ("warm", "prm"), or measure one method on one policy at all budgets."""
-    import checkpoint, evaluate, search
+    import checkpoint, evaluate
+    from plumbing import search_command
+    from search_context import SearchContext
     flags = POLICIES[policy][0]
     if label == "policy":
         return {"run": str(train(folder, policy, *flags))}
@@ -69,12 +71,12 @@ def cell(folder, plan, policy, label):
         return {"run": str(train(folder, f"{policy}-{label}", *start, *JUDGES[label], *plan["flags"]))}
     method, judge, settings = METHODS[policy][label]
     model, task, _ = checkpoint.load_run(folder / policy)
-    scalar = checkpoint.load_judge(folder / f"{policy}-{judge}") if judge else None
-    c = search.SearchConfig(method=method, **settings)
+    scalar = checkpoint.load_verifier(folder / f"{policy}-{judge}") if judge else None
+    c = search_command.SearchConfig(method=method, **settings)
     problems = evaluate.fixed_problems(task, "test", plan["problems"])
-    typical = search.typical_length(search.Desk(model, task, problems[:1]))
+    typical = search_command.typical_length(SearchContext(model, task, problems[:1]))
     budgets = plan["budgets"][policy][:1 if method == "greedy" else None]
-    return [search.measure(model, task, problems, method, budget, c, scalar, typical) for budget in budgets]
+    return [search_command.measure(model, task, problems, method, budget, c, scalar, typical) for budget in budgets]
 
 
 def report(folder, plan, get):

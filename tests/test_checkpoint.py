@@ -142,39 +142,39 @@ def test_every_option_of_the_task_is_in_the_checkpoint(path, task):
     assert checkpoint.load(path)["task"]["options"] == dataclasses.asdict(task.options)
 
 
-# ---- judges
+# ---- verifiers
 
-def judged(path, model, task, algo, name):
-    """A run with a judge whose head and trunk are not those of the policy."""
-    judge = ScalarModel(model)
+def with_verifier(path, model, task, algo, name):
+    """A run with a verifier whose head and trunk are not those of the policy."""
+    verifier = ScalarModel(model)
     with torch.no_grad():
-        for p in judge.parameters():
+        for p in verifier.parameters():
             p += torch.randn(p.shape)
-    checkpoint.save(path, model, task, {"algo": algo}, algorithm={name: judge.state_dict(), "optimizer": {}})
-    return judge
+    checkpoint.save(path, model, task, {"algo": algo}, algorithm={name: verifier.state_dict(), "optimizer": {}})
+    return verifier
 
 
-@pytest.mark.parametrize("algo, name", [("ppo", "critic"), ("orm", "judge"), ("prm", "judge"), ("rm", "judge")])
-def test_a_judge_comes_back_with_its_kind_and_its_vocabulary(path, model, task, algo, name):
-    """With its own trunk: a judge on the policy's would still say something."""
-    judge, tokens = judged(path, model, task, algo, name), torch.randint(2, 100, (2, 9))
-    again = checkpoint.load_judge(path)
-    assert torch.equal(again(tokens), judge(tokens)) and (again.kind, again.vocabulary) == (algo, task.tokenizer.vocabulary)
+@pytest.mark.parametrize("algo, name", [("ppo", "critic"), ("orm", "reward_model"), ("prm", "reward_model"), ("rm", "reward_model")])
+def test_a_verifier_comes_back_with_its_kind_and_its_vocabulary(path, model, task, algo, name):
+    """With its own trunk: a verifier on the policy's would still say something."""
+    verifier, tokens = with_verifier(path, model, task, algo, name), torch.randint(2, 100, (2, 9))
+    again = checkpoint.load_verifier(path)
+    assert torch.equal(again(tokens), verifier(tokens)) and (again.kind, again.vocabulary) == (algo, task.tokenizer.vocabulary)
     assert not any(p.requires_grad for p in again.parameters())
 
 
-def test_a_run_without_a_judge_is_refused_in_one_line(path, model, task):
+def test_a_run_without_a_verifier_is_refused_in_one_line(path, model, task):
     """Whether it trained something else or nothing at all."""
     for more in ({}, {"algorithm": {"optimizer": {}}}):
         checkpoint.save(path, model, task, {"algo": "grpo"}, **more)
-        with pytest.raises(InputError, match="no critic and no judge") as error:
-            checkpoint.load_judge(path)
+        with pytest.raises(InputError, match="no critic and no reward model") as error:
+            checkpoint.load_verifier(path)
         assert "\n" not in str(error.value)
 
 
 def test_a_run_is_loaded_in_what_it_computed_in(path, model, task):
     """A critic's or policy's numbers in another precision are not quite its own."""
     checkpoint.save(path, model, task, {"algo": "ppo", "dtype": "bfloat16"}, algorithm={"critic": ScalarModel(model).state_dict()})
-    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_judge(path).trunk.compute_dtype == torch.bfloat16
+    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_verifier(path).trunk.compute_dtype == torch.bfloat16
     checkpoint.save(path, model, task, {"algo": "grpo"})  # as warm starts of earlier versions
     assert checkpoint.load_run(path)[0].compute_dtype == torch.float32

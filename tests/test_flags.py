@@ -25,6 +25,7 @@ import tasks
 import train
 import verifier
 from config import InputError, Parser, add_flags, flag, from_flags
+from plumbing import search_command
 
 WORDS = {int: ["", "1e3", "1.5", "True", "nan", "1_0", "٣", " 3", "0x10", "--", "9" * 5000],
          float: ["", "nan", "inf", "-inf", "1e999", "True", "1_0", "٣", "1,5", " 3"]}
@@ -34,7 +35,7 @@ for algo, task in [(algo, "countdown") for algo in ("sft", *train.ALGORITHMS)] +
         for f in dataclasses.fields(config_class):
             RUN_FLAGS.setdefault((config_class, flag(f.name)), (["--algo", algo, "--task", task], f))
 COMMANDS = [(module, config_class, f) for module, config_class in
-            ((evaluate, evaluate.EvaluateConfig), (search, search.SearchConfig), (verifier, verifier.JudgeConfig),
+            ((evaluate, evaluate.EvaluateConfig), (search, search_command.SearchConfig), (verifier, verifier.MeasureConfig),
              (bench, bench.BenchConfig)) for f in dataclasses.fields(config_class)]
 each_run_flag = pytest.mark.parametrize("argv, f", RUN_FLAGS.values(), ids=[f"{c.__name__} {name}" for c, name in RUN_FLAGS])
 each_other_flag = pytest.mark.parametrize("module, config_class, f", COMMANDS, ids=lambda x: getattr(x, "name", None))

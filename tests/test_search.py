@@ -1,34 +1,28 @@
-"""Search: votes and Best-of-N against every outcome there is, methods on a policy whose chances are known, a bill without a gap."""
-import itertools
-import json
+"""Search: methods on a policy whose chances are known, and a token cost without a gap."""
 import math
-import pathlib
 import random
-import subprocess
-import sys
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-import checkpoint
 import search
-import tasks
+import search_context
 import verifier
-from config import InputError
 from model import GPT, GPTConfig, ScalarModel
+from plumbing import search_command
 from sample import generate
-from search import (Desk, balanced, beam_search, best_of_n, best_of_n_distribution, best_of_n_kl, best_of_n_kl_bound,
-                    budget_forcing, halves, majority_vote, tree_search, vote_accuracy, vote_limit)
+from search import beam_search, best_of_n, budget_forcing, majority_vote, rebase_allocation, top_k, tree_search
+from search_context import SearchContext
 from toys import COMMA, EOS, GO, ONE, THINK_END, THREE, TWELVE, TWO, Sums, coins, seed, seeded, writes
 
 SEARCHES = [m for m in search.METHODS if m != "greedy"]
 
 
-def desk_of(policy=None, answers=(3,), limit=8, seed=0, task=None, **more):
+def context_of(policy=None, answers=(3,), limit=8, seed=0, task=None, **more):
     task = task or Sums()
-    return Desk(policy or coins(), task, [task.problem(a) for a in answers], limit, generator=seeded(seed), **more)
+    return SearchContext(policy or coins(), task, [task.problem(a) for a in answers], limit, generator=seeded(seed), **more)
 
 
 @pytest.fixture(autouse=True)
@@ -45,84 +39,9 @@ def sampled(monkeypatch):
         assert len(calls) < 1000
         return rollout
 
-    monkeypatch.setattr(search, "generate", counting)
+    monkeypatch.setattr(search_context, "generate", counting)
     monkeypatch.setattr(verifier, "generate", counting)
     return SimpleNamespace(tokens=tokens, calls=calls)
-
-
-# ---- the best of n, exactly
-
-CASES = [([0.5, 0.25, 0.25], [0.0, 1.0, 1.0]), ([0.1, 0.2, 0.3, 0.4], [3.0, 1.0, 2.0, 0.0]), ([0.25] * 4, [1.0] * 4),
-         ([0.0, 0.6, 0.4], [5.0, 1.0, 2.0])]
-
-
-@pytest.mark.parametrize("p, scores", CASES)
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_best_of_n_distribution_equals_trying_every_tuple(p, scores, n):
-    """Of those that tie the first one is taken, which is chance, as the samples are independent."""
-    expected = [0.0] * len(p)
-    for draw in itertools.product(range(len(p)), repeat=n):
-        expected[max(draw, key=lambda j: scores[j])] += math.prod(p[j] for j in draw)
-    assert best_of_n_distribution(p, scores, n) == pytest.approx(expected)
-
-
-def test_best_of_n_distribution_matches_a_simulation():
-    rng, (p, scores), n, N = random.Random(seed()), CASES[1], 8, 20_000
-    counts = Counter(max(rng.choices(range(4), p, k=n), key=lambda j: scores[j]) for _ in range(N))
-    for j, q in enumerate(best_of_n_distribution(p, scores, n)):
-        assert counts[j] / N == pytest.approx(q, abs=1e-9 + 5 * math.sqrt(q * (1 - q) / N))
-
-
-def test_best_of_n_kl_by_hand():
-    """Two outcomes of 1/2: the better one comes with 3/4 for n = 2. If they tie nothing changes."""
-    assert best_of_n_kl([0.5, 0.5], [0.0, 1.0], 2) == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
-    assert best_of_n_kl([0.5, 0.5], [1.0, 1.0], 2) == pytest.approx(0) == best_of_n_kl([0.5, 0.5], [0.0, 1.0], 1)
-
-
-def test_best_of_n_kl_never_exceeds_its_bound():
-    rng = random.Random(seed())
-    for _ in range(300):
-        m, n = rng.randint(1, 9), rng.choice([1, 2, 3, 5, 16, 100])
-        weights = [rng.random() ** 4 for _ in range(m)]
-        p = [w / sum(weights) for w in weights]
-        assert best_of_n_kl(p, [float(rng.randint(0, 5)) for _ in p], n) <= best_of_n_kl_bound(n) + 1e-9
-
-
-@pytest.mark.parametrize("n", [2, 4, 16])
-def test_without_ties_best_of_n_kl_comes_near_its_bound(n):
-    m = 400
-    kl = best_of_n_kl([1 / m] * m, list(range(m)), n)
-    assert 0.97 * best_of_n_kl_bound(n) < kl < best_of_n_kl_bound(n)
-
-
-# ---- votes, exactly
-
-@pytest.mark.parametrize("p", [[0.6, 0.4], [0.5, 0.5], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.1, 0.1, 0.4, 0.4], [1.0], [0.0, 1.0]])
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
-def test_vote_accuracy_equals_trying_every_tuple(p, n):
-    """Trap 23's cousin, with ties by lot."""
-    for right in range(len(p)):
-        expected = 0.0
-        for draw in itertools.product(range(len(p)), repeat=n):
-            votes = Counter(draw)
-            elected = [j for j in votes if votes[j] == max(votes.values())]
-            expected += math.prod(p[j] for j in draw) * (right in elected) / len(elected)
-        assert vote_accuracy(p, right, n) == pytest.approx(expected)
-
-
-def test_first_come_is_as_good_as_a_lot():
-    """majority_vote elects the answer that came first among those that tie. Simulated, 7 votes."""
-    rng, p, N = random.Random(seed()), [0.35, 0.4, 0.25], 20_000
-    elected = sum(Counter(rng.choices(range(3), p, k=7)).most_common(1)[0][0] == 0 for _ in range(N))
-    q = vote_accuracy(p, 0, 7)
-    assert elected / N == pytest.approx(q, abs=5 * math.sqrt(q * (1 - q) / N))
-
-
-@pytest.mark.parametrize("p, right, limit", [([0.6, 0.3, 0.1], 0, 1), ([0.6, 0.3, 0.1], 1, 0), ([0.4, 0.4, 0.2], 0, 1 / 2),
-                                             ([0.25] * 4, 3, 1 / 4)])
-def test_many_votes_find_the_likeliest_answer_right_or_wrong(p, right, limit):
-    assert vote_limit(p, right) == limit
-    assert vote_accuracy(p, right, 61) == pytest.approx(limit, abs=0.02)
 
 
 # ---- who goes on
@@ -131,102 +50,102 @@ def test_widths_add_up_to_n():
     rng = random.Random(seed())
     for _ in range(500):
         scores, n = [rng.choice([0.0, 0.5, 1.0, rng.random()]) for _ in range(rng.randint(1, 9))], rng.randint(1, 20)
-        for widths in (halves(scores, n), balanced(scores, n), balanced(scores, n, 0.01)):
+        for widths in (top_k(scores, n), rebase_allocation(scores, n), rebase_allocation(scores, n, 0.01)):
             assert sum(widths) == n and len(widths) == len(scores) and min(widths) >= 0 and {*map(type, widths)} == {int}
 
 
 def test_the_better_half_goes_on_twice():
-    assert halves([0.3, 0.1, 0.9, 0.2, 0.8, 0.0], 6) == [2, 0, 2, 0, 2, 0]
-    assert halves([0.5, 0.5, 0.5, 0.5], 4) == [2, 2, 0, 0] and halves([0.1, 0.2, 0.3], 3) == [0, 0, 3]
-    assert halves([0.0], 4) == [4]
+    assert top_k([0.3, 0.1, 0.9, 0.2, 0.8, 0.0], 6) == [2, 0, 2, 0, 2, 0]
+    assert top_k([0.5, 0.5, 0.5, 0.5], 4) == [2, 2, 0, 0] and top_k([0.1, 0.2, 0.3], 3) == [0, 0, 3]
+    assert top_k([0.0], 4) == [4]
 
 
-def test_balanced_widths_are_proportional_to_exp_of_score_over_temperature():
+def test_rebase_widths_are_proportional_to_exp_of_score_over_temperature():
     """e^(ln 3) : 1 of 8 are 6 and 2; at a tenth of the temperature, 3^10 : 1, the better one takes all."""
     scores = [0.2 * math.log(3), 0.0]
-    assert balanced(scores, 8) == [6, 2] and balanced(scores, 8, 0.02) == [8, 0] and balanced([0.5] * 4, 8) == [2] * 4
+    assert rebase_allocation(scores, 8) == [6, 2] and rebase_allocation(scores, 8, 0.02) == [8, 0] and rebase_allocation([0.5] * 4, 8) == [2] * 4
 
 
-def test_balanced_rounds_the_largest_remainders_up():
+def test_rebase_rounds_the_largest_remainders_up():
     """10 of weights 5/8, 2/8, 1/8: shares 6.25, 2.5 and 1.25."""
-    assert balanced([0.2 * math.log(5), 0.2 * math.log(2), 0.0], 10) == [6, 3, 1]
+    assert rebase_allocation([0.2 * math.log(5), 0.2 * math.log(2), 0.0], 10) == [6, 3, 1]
 
 
 # ---- choosing among whole solutions
 
-def candidates(desk, *texts):
-    """Solutions of the first problem; "..." at the end: cut off. -> the desk, which will draw just these."""
-    rows = [desk.prompts[0] + desk.task.tokenizer.encode(t.removesuffix("...")) + [EOS] * (not t.endswith("...")) for t in texts]
-    desk.candidates = lambda n: ([0] * n, rows[:n])
-    return desk
+def candidates(context, *texts):
+    """Solutions of the first problem; "..." at the end: cut off. -> the context, which will draw just these."""
+    rows = [context.prompts[0] + context.task.tokenizer.encode(t.removesuffix("...")) + [EOS] * (not t.endswith("...")) for t in texts]
+    context.candidates = lambda n: ([0] * n, rows[:n])
+    return context
 
 
-def answers(desk, rows):
-    return [desk.text(i, row) for i, row in enumerate(rows)]
+def answers(context, rows):
+    return [context.text(i, row) for i, row in enumerate(rows)]
 
 
 def test_best_of_n_takes_the_highest_score():
-    desk = candidates(desk_of(), "1", "2", "1, 1", "2, 1")
-    assert answers(desk, best_of_n(desk, 4, lambda owners, rows: [0.3, 0.1, 0.9, 0.5])) == ["1, 1"]
-    assert answers(desk, best_of_n(desk, 4, desk.rule)) == ["2, 1"]
+    context = candidates(context_of(), "1", "2", "1, 1", "2, 1")
+    assert answers(context, best_of_n(context, 4, lambda problem_index, rows: [0.3, 0.1, 0.9, 0.5])) == ["1, 1"]
+    assert answers(context, best_of_n(context, 4, context.rule)) == ["2, 1"]
 
 
 def test_a_solution_that_did_not_end_comes_last():
-    desk = candidates(desk_of(), "1...", "2", "2, 1...")
-    assert answers(desk, best_of_n(desk, 3, lambda owners, rows: [9.0, -50.0, 8.0])) == ["2"]
+    context = candidates(context_of(), "1...", "2", "2, 1...")
+    assert answers(context, best_of_n(context, 3, lambda problem_index, rows: [9.0, -50.0, 8.0])) == ["2"]
 
 
 def test_each_problem_gets_its_own_best():
-    desk = desk_of(answers=(3, 2))
-    rows = best_of_n(desk, 200, desk.rule)  # all 200 wrong: (1 - 9/64)^200
-    assert [row[0] for row in rows] == [p[0] for p in desk.prompts] and desk.rule([0, 1], rows) == [1, 1]
+    context = context_of(answers=(3, 2))
+    rows = best_of_n(context, 200, context.rule)  # all 200 wrong: (1 - 9/64)^200
+    assert [row[0] for row in rows] == [p[0] for p in context.prompts] and context.rule([0, 1], rows) == [1, 1]
 
 
 def test_equal_answers_share_their_votes():
     """2 + 1 is 1 + 2. Counted as written, "2" would win with two votes."""
-    desk = candidates(desk_of(), "2", "2", "1, 2", "2, 1", "1, 1, 1")
-    assert answers(desk, majority_vote(desk, 5)) == ["1, 2"]
+    context = candidates(context_of(), "2", "2", "1, 2", "2, 1", "1, 1, 1")
+    assert answers(context, majority_vote(context, 5)) == ["1, 2"]
 
 
 def test_of_equally_many_votes_the_first_answer_wins():
-    desk = candidates(desk_of(), "1", "2", "2", "1")
-    assert answers(desk, majority_vote(desk, 4)) == ["1"] and answers(desk, majority_vote(desk, 3)) == ["2"]
+    context = candidates(context_of(), "1", "2", "2", "1")
+    assert answers(context, majority_vote(context, 4)) == ["1"] and answers(context, majority_vote(context, 3)) == ["2"]
 
 
 def test_what_did_not_end_or_cannot_be_read_does_not_vote():
-    desk = candidates(desk_of(), "1...", "1...", ", ", ", ", ", ", "2")
-    assert answers(desk, majority_vote(desk, 6)) == ["2"]
-    assert majority_vote(desk, 5) == [desk.candidates(1)[1][0]]  # nobody voted
+    context = candidates(context_of(), "1...", "1...", ", ", ", ", ", ", "2")
+    assert answers(context, majority_vote(context, 6)) == ["2"]
+    assert majority_vote(context, 5) == [context.candidates(1)[1][0]]  # nobody voted
 
 
-def test_a_judge_weighs_the_votes():
-    desk = candidates(desk_of(), "1", "1", "2")
-    assert answers(desk, majority_vote(desk, 3, lambda owners, rows: [0.1, 0.2, 0.9])) == ["2"]
+def test_scores_weigh_the_votes():
+    context = candidates(context_of(), "1", "1", "2")
+    assert answers(context, majority_vote(context, 3, lambda problem_index, rows: [0.1, 0.2, 0.9])) == ["2"]
 
 
 def test_sampling_stops_at_the_first_solution_that_the_rule_accepts():
     """The policy always writes 2: one try for the first problem, five for the second one; 2 tokens each."""
-    desk = desk_of(writes(GO={TWO: 1.0}), answers=(2, 3))
-    assert answers(desk, search.sample(desk, 5)) == ["2", "2"] and desk.spent == [2, 10]
+    context = context_of(writes(GO={TWO: 1.0}), answers=(2, 3))
+    assert answers(context, search.sample(context, 5)) == ["2", "2"] and context.token_cost == [2, 10]
 
 
 def test_where_the_rule_needs_an_answer_key_there_is_no_second_try():
     task = Sums()
     task.checkable = False
-    desk = desk_of(writes(GO={TWO: 1.0}), task=task)
-    search.sample(desk, 5)
-    assert desk.spent == [2]
+    context = context_of(writes(GO={TWO: 1.0}), task=task)
+    search.sample(context, 5)
+    assert context.token_cost == [2]
 
 
 def test_greedy_takes_the_likeliest_token():
-    desk = desk_of(writes(GO={ONE: 0.6, TWO: 0.4}, ONE={EOS: 0.3, COMMA: 0.7}, COMMA={TWO: 1.0}))
-    assert answers(desk, search.greedy(desk)) == ["1, 2"] and desk.spent == [4]
+    context = context_of(writes(GO={ONE: 0.6, TWO: 0.4}, ONE={EOS: 0.3, COMMA: 0.7}, COMMA={TWO: 1.0}))
+    assert answers(context, search.greedy(context)) == ["1, 2"] and context.token_cost == [4]
 
 
-# ---- judges
+# ---- scores
 
-class Judge:
-    """A learned judge that looks at the last token alone: 1 says 1, 2 says 2, the comma -1, everything else 0."""
+class Verifier:
+    """A learned verifier that looks at the last token alone: 1 says 1, 2 says 2, the comma -1, everything else 0."""
     trunk = SimpleNamespace(device=torch.device("cpu"))
 
     def __init__(self, kind="prm"):
@@ -243,62 +162,62 @@ def sigmoid(x):
 
 @pytest.mark.parametrize("aggregate, expected", [("last", sigmoid(3)), ("min", sigmoid(-1)),
                                                  ("product", sigmoid(-1) ** 2 * sigmoid(3))])
-def test_the_judges_opinions_of_the_steps_become_one(aggregate, expected):
+def test_the_scores_of_the_steps_become_one(aggregate, expected):
     """1, 2, 1 EOS: the steps end at two commas and at EOS. Those of the prompt are none of them."""
-    desk = desk_of(judge=Judge(), aggregate=aggregate)
-    desk.prompts = [[COMMA, GO]]
+    context = context_of(verifier=Verifier(), aggregate=aggregate)
+    context.prompts = [[COMMA, GO]]
     row = [COMMA, GO, ONE, COMMA, TWO, COMMA, ONE, EOS]
-    assert desk.learned([0], [row]) == [pytest.approx(expected)]
-    assert desk.learned([0, 0], [row[:3], row]) == [pytest.approx(sigmoid(1)), pytest.approx(expected)]
+    assert context.verifier_score([0], [row]) == [pytest.approx(expected)]
+    assert context.verifier_score([0, 0], [row[:3], row]) == [pytest.approx(sigmoid(1)), pytest.approx(expected)]
 
 
 def test_a_critic_says_a_share_and_no_log_odds():
-    desk = desk_of(judge=Judge("ppo"))
-    assert desk.learned([0] * 3, [[THREE, GO], [THREE, GO, ONE, COMMA], [THREE, GO, TWO]]) == [0, 0, 1]
+    context = context_of(verifier=Verifier("ppo"))
+    assert context.verifier_score([0] * 3, [[THREE, GO], [THREE, GO, ONE, COMMA], [THREE, GO, TWO]]) == [0, 0, 1]
 
 
 def test_own_confidence_is_the_geometric_mean_of_the_probabilities():
     """1/2 for the 1, 1/2 for the end; 0.8 for the 2, 0.2 for the comma. The padding of the shorter row does not count."""
     policy = writes(GO={ONE: 0.2, TWO: 0.8}, ONE={EOS: 0.8, COMMA: 0.2}, TWO={COMMA: 0.2, EOS: 0.8}, COMMA={ONE: 1.0})
-    desk = desk_of(policy)
+    context = context_of(policy)
     rows = [[THREE, GO, ONE, EOS], [THREE, GO, TWO, COMMA, ONE, EOS]]
-    assert desk.own_confidence([0, 0], rows) == [pytest.approx(0.16 ** (1 / 2)), pytest.approx(0.128 ** (1 / 4))]
+    assert context.own_confidence([0, 0], rows) == [pytest.approx(0.16 ** (1 / 2)), pytest.approx(0.128 ** (1 / 4))]
 
 
 def test_rollouts_estimate_the_chance_to_end_right():
     """V(3) = 9/64, V(2) = 5/16, V(1) = 1/4: see toys.coins. What has ended is judged by the rule, what has no room is wrong."""
-    desk = desk_of(rollouts=4000)
+    context = context_of(rollouts=4000)
     rows = [[THREE, GO], [THREE, GO, ONE, COMMA], [THREE, GO, TWO, COMMA], [THREE, GO, ONE, COMMA, TWO, EOS], [THREE, GO, ONE, EOS],
             [THREE, GO] + [ONE, COMMA] * 4]
-    found = desk.from_rollouts([0] * 6, rows)
+    found = context.from_rollouts([0] * 6, rows)
     assert found[:3] == [pytest.approx(v, abs=0.04) for v in (9 / 64, 5 / 16, 1 / 4)] and found[3:] == [1, 0, 0]
-    assert len(desk.finished[0]) == 3 * 4000  # whole solutions: they may be the answer, too
-    assert desk.spent[0] == sum(map(len, desk.finished[0])) - 4000 * (2 + 4 + 4)
+    assert len(context.finished[0]) == 3 * 4000  # whole solutions: they may be the answer, too
+    assert context.token_cost[0] == sum(map(len, context.finished[0])) - 4000 * (2 + 4 + 4)
 
 
 def test_the_rollouts_of_a_row_are_paid_by_its_problem():
-    desk = desk_of(answers=(1, 3), rollouts=3)
-    desk.from_rollouts([1, 0, 1], [desk.prompts[1], desk.prompts[0] + [ONE, EOS], desk.prompts[1] + [TWO, COMMA]])
-    assert desk.spent[0] == 0 < desk.spent[1] and not desk.finished[0]
-    assert {row[0] for row in desk.finished[1]} == {THREE} and len(desk.finished[1]) == 6
+    context = context_of(answers=(1, 3), rollouts=3)
+    context.from_rollouts([1, 0, 1], [context.prompts[1], context.prompts[0] + [ONE, EOS], context.prompts[1] + [TWO, COMMA]])
+    assert context.token_cost[0] == 0 < context.token_cost[1] and not context.finished[0]
+    assert {row[0] for row in context.finished[1]} == {THREE} and len(context.finished[1]) == 6
 
 
-# ---- every method: the bill, the limits, the ids
+# ---- every method: the token cost, the limits, the ids
 
-def run(method, desk, value="rollouts", budget=40, score="auto", typical=4.0):
-    c = search.SearchConfig(value=value, score=score)
-    return search.run_method(desk, method, budget, c, typical)
+def run(method, context, value="rollouts", budget=40, score="auto", typical=4.0):
+    c = search_command.SearchConfig(value=value, score=score)
+    return search_command.run_method(context, method, budget, c, typical)
 
 
 @pytest.mark.parametrize("value", ["rollouts", "confidence"])
 @pytest.mark.parametrize("method", search.METHODS)
-def test_every_sampled_token_is_on_the_bill_of_its_problem(method, value, sampled):
+def test_every_sampled_token_is_counted_for_its_problem(method, value, sampled):
     """Also those of branches that were given up, of rollouts, and of an end of thinking that was taken back."""
     policy = writes(GO={ONE: 0.5, TWO: 0.5}, COMMA={ONE: 0.5, TWO: 0.4, THINK_END: 0.1}, ONE={COMMA: 0.6, THINK_END: 0.2, EOS: 0.2},
                     TWO={COMMA: 0.5, EOS: 0.5}, THINK_END={ONE: 1.0})
-    desk = desk_of(policy, (3, 4, 12, 1))
-    run(method, desk, value)
-    assert desk.spent == [sampled.tokens[prompt[0]] for prompt in desk.prompts] and min(desk.spent) > 0
+    context = context_of(policy, (3, 4, 12, 1))
+    run(method, context, value)
+    assert context.token_cost == [sampled.tokens[prompt[0]] for prompt in context.prompts] and min(context.token_cost) > 0
 
 
 @pytest.mark.parametrize("limit", [4, 7])
@@ -306,12 +225,12 @@ def test_every_sampled_token_is_on_the_bill_of_its_problem(method, value, sample
 def test_no_row_is_longer_than_the_task_allows(method, limit):
     """A policy that hardly ever ends. Every row begins with the prompt of its problem."""
     policy = writes(GO={ONE: 1.0}, ONE={COMMA: 0.7, TWO: 0.2, EOS: 0.1}, TWO={ONE: 1.0}, COMMA={ONE: 1.0}, THINK_END={ONE: 1.0})
-    desk = desk_of(policy, (4, 3), limit)
-    rows, trees = run(method, desk)
-    seen = [(i, list(row)) for i, row in enumerate(rows)] + [(i, row) for i, found in desk.finished.items() for row in found]
+    context = context_of(policy, (4, 3), limit)
+    rows, trees = run(method, context)
+    seen = [(i, list(row)) for i, row in enumerate(rows)] + [(i, row) for i, found in context.finished.items() for row in found]
     seen += [(i, list(state[1:])) for i, tree in enumerate(trees or []) for state in tree.states]
     for i, row in seen:
-        assert row[:2] == desk.prompts[i] and len(row) <= 2 + limit
+        assert row[:2] == context.prompts[i] and len(row) <= 2 + limit
         assert EOS not in row[:-1]
 
 
@@ -319,10 +238,10 @@ def test_no_row_is_longer_than_the_task_allows(method, limit):
 def test_ids_are_passed_on_and_text_is_never_encoded_again(method):
     """Trap 32: the policy writes 1 and then 2, which reads 12; read again it would be another token."""
     policy = writes(GO={ONE: 1.0}, ONE={TWO: 1.0}, TWO={COMMA: 0.5, EOS: 0.5}, COMMA={ONE: 1.0}, THINK_END={ONE: 1.0})
-    desk = desk_of(policy, (3, 12), 11)
-    rows, trees = run(method, desk)
+    context = context_of(policy, (3, 12), 11)
+    rows, trees = run(method, context)
     rows = rows + [list(s[1:]) for tree in trees or [] for s in tree.states]
-    rows += [row for found in desk.finished.values() for row in found]
+    rows += [row for found in context.finished.values() for row in found]
     for row in rows:
         after_prompt = row[row.index(GO) + 1:]
         assert TWELVE not in after_prompt
@@ -331,51 +250,51 @@ def test_ids_are_passed_on_and_text_is_never_encoded_again(method):
     assert any((ONE, TWO) in zip(row, row[1:]) for row in rows)
 
 
-@pytest.mark.parametrize("widths", [halves, balanced])
+@pytest.mark.parametrize("widths", [top_k, rebase_allocation])
 @pytest.mark.parametrize("n", [1, 3, 8])
 def test_beams_are_never_more_than_n_a_problem(widths, n, sampled):
     toss, on = {ONE: 0.5, TWO: 0.5}, {COMMA: 0.95, EOS: 0.05}
-    desk = desk_of(writes(GO=toss, COMMA=toss, ONE=on, TWO=on), answers=(1, 2, 3, 4, 12))
-    beam_search(desk, n, desk.own_confidence, desk.rule, widths)
+    context = context_of(writes(GO=toss, COMMA=toss, ONE=on, TWO=on), answers=(1, 2, 3, 4, 12))
+    beam_search(context, n, context.own_confidence, context.rule, widths)
     assert max(max(call.values()) for call in sampled.calls) == n and len(sampled.calls) > 1
-    assert all(len(found) == n for found in desk.finished.values())  # who ends takes its place with it
+    assert all(len(found) == n for found in context.finished.values())  # who ends takes its slot with it
 
 
 def test_beams_grow_where_the_value_is():
     """Only what began with 2 goes on: after the first step every row does. (Nine of ten do, so that they are the better half.)"""
     toss, on = {ONE: 0.1, TWO: 0.9}, {COMMA: 0.9, EOS: 0.1}
-    desk = desk_of(writes(GO=toss, COMMA=toss, ONE=on, TWO=on), limit=8)
-    likes_two = lambda owners, rows: [float(row[2] == TWO) for row in rows]
-    beam_search(desk, 64, likes_two, likes_two)
-    assert {row[2] for row in desk.finished[0] if len(row) > 5} == {TWO}
+    context = context_of(writes(GO=toss, COMMA=toss, ONE=on, TWO=on), limit=8)
+    likes_two = lambda problem_index, rows: [float(row[2] == TWO) for row in rows]
+    beam_search(context, 64, likes_two, likes_two)
+    assert {row[2] for row in context.finished[0] if len(row) > 5} == {TWO}
 
 
-def test_beam_search_returns_the_finished_row_that_the_judge_likes_best():
-    desk = desk_of(answers=(3, 2))
-    rows = beam_search(desk, 200, desk.own_confidence, desk.rule)
-    assert [sum(desk.rule([i] * 200, desk.finished[i])) > 0 for i in (0, 1)] == desk.rule([0, 1], rows) == [1, 1]
+def test_beam_search_returns_the_finished_row_with_the_best_score():
+    context = context_of(answers=(3, 2))
+    rows = beam_search(context, 200, context.own_confidence, context.rule)
+    assert [sum(context.rule([i] * 200, context.finished[i])) > 0 for i in (0, 1)] == context.rule([0, 1], rows) == [1, 1]
 
 
 # ---- the tree over steps of reasoning
 
 def test_a_tree_stops_at_a_solution_or_when_the_budget_is_spent():
     """Nothing adds up to the answer 12 within 8 tokens; 2 is found at once, among the first 64 steps."""
-    desk = desk_of(answers=(2, 12))
-    rows, _ = tree_search(desk, 1000, desk.own_confidence, desk.rule, 64, 64, 5.0)
-    assert desk.right(0, rows[0]) and desk.spent[0] < 1000 <= desk.spent[1]
+    context = context_of(answers=(2, 12))
+    rows, _ = tree_search(context, 1000, context.own_confidence, context.rule, 64, 64, 5.0)
+    assert context.right(0, rows[0]) and context.token_cost[0] < 1000 <= context.token_cost[1]
 
 
 def test_a_solution_that_only_a_rollout_found_is_the_answer():
-    desk = desk_of(writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={TWO: 1.0}), answers=(3,), rollouts=8)
-    rows, [tree] = tree_search(desk, 400, desk.from_rollouts, desk.rule)
-    assert desk.right(0, rows[0]) and (0, *rows[0]) not in tree.states
+    context = context_of(writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={TWO: 1.0}), answers=(3,), rollouts=8)
+    rows, [tree] = tree_search(context, 400, context.from_rollouts, context.rule)
+    assert context.right(0, rows[0]) and (0, *rows[0]) not in tree.states
 
 
 def test_steps_of_a_tree_are_steps_of_the_task():
     """Each action ends with the comma or is the end; the same step is not there twice."""
     policy = writes(GO={ONE: 0.75, TWO: 0.25}, COMMA={ONE: 0.75, TWO: 0.25}, ONE={COMMA: 1.0}, TWO={COMMA: 1.0})
-    desk = desk_of(policy, (12,), 6)
-    _, [tree] = tree_search(desk, 300, desk.own_confidence, desk.rule, root_width=64)
+    context = context_of(policy, (12,), 6)
+    _, [tree] = tree_search(context, 300, context.own_confidence, context.rule, root_width=64)
     for j in range(len(tree.states)):
         actions = [tree.states[k][len(tree.states[j]):] for k in tree.children(j)]
         assert set(actions) <= {(ONE, COMMA), (TWO, COMMA)} and len(set(actions)) == len(actions)
@@ -385,10 +304,10 @@ def test_the_prior_of_a_sampled_step_is_how_often_it_was_drawn():
     """Sampled from the policy and weighed by it again, a step of probability 0.9 would have the prior .81 / (.81 + .01) = 0.99 in the
     limit of few draws, or 0.9 however often it was really drawn (arXiv:2104.06303). With many draws it is 0.9."""
     policy = writes(GO={ONE: 0.9, TWO: 0.1}, COMMA={ONE: 0.9, TWO: 0.1}, ONE={COMMA: 1.0}, TWO={COMMA: 1.0})
-    desk, draws = desk_of(policy, (12,), 6), 4000
-    drawn, sample = [], desk.sample
-    desk.sample = lambda *given, **more: drawn.append(sample(*given, **more)) or drawn[-1]
-    _, [tree] = tree_search(desk, 20 * draws, desk.own_confidence, desk.rule, root_width=draws, simulations=1)
+    context, draws = context_of(policy, (12,), 6), 4000
+    drawn, sample = [], context.sample
+    context.sample = lambda *given, **more: drawn.append(sample(*given, **more)) or drawn[-1]
+    _, [tree] = tree_search(context, 20 * draws, context.own_confidence, context.rule, root_width=draws, simulations=1)
     at_root = [row for row in drawn[0]]
     priors = {tree.states[k][2:]: tree.priors[k] for k in tree.children(0)}
     counts = {action: sum(row[1:] == [*action[1:]] or tuple(row[-2:]) == action[-2:] for row in at_root) for action in priors}
@@ -397,30 +316,30 @@ def test_the_prior_of_a_sampled_step_is_how_often_it_was_drawn():
     assert max(priors.values()) == pytest.approx(0.9, abs=5 * (0.09 / draws) ** 0.5)
 
 
-def test_no_row_is_judged_twice():
-    """Judging is reading, and reading the same thing again says nothing new."""
+def test_no_row_is_scored_twice():
+    """Scoring is reading, and reading the same thing again says nothing new."""
     asked = []
 
-    def value(owners, rows):
-        asked.extend((o, *row) for o, row in zip(owners, rows))
+    def value(problem_index, rows):
+        asked.extend((o, *row) for o, row in zip(problem_index, rows))
         return [0.5] * len(rows)
 
-    desk = desk_of(answers=(12, 4))
-    tree_search(desk, 100, value, lambda owners, rows: [0.0] * len(rows), 8, 8, 5.0)
+    context = context_of(answers=(12, 4))
+    tree_search(context, 100, value, lambda problem_index, rows: [0.0] * len(rows), 8, 8, 5.0)
     assert len(asked) == len(set(asked)) > 2
 
 
 @pytest.mark.parametrize("aggregate", ["last", "product"])
-def test_a_tree_asks_a_judge_about_whole_rows(aggregate):
+def test_a_tree_asks_a_verifier_about_whole_rows(aggregate):
     """However it reads them: the tree is the same as if each row were read from its beginning."""
     torch.manual_seed(seed())
-    judge, grown = ScalarModel(GPT(GPTConfig(10, 24, n_layer=2, n_head=2, n_embd=32))), []
-    torch.nn.init.normal_(judge.head.weight)
-    judge.requires_grad_(False).kind = "prm"
+    reads, grown = ScalarModel(GPT(GPTConfig(10, 24, n_layer=2, n_head=2, n_embd=32))), []
+    torch.nn.init.normal_(reads.head.weight)
+    reads.requires_grad_(False).kind = "prm"
     for plain in (False, True):
-        desk = desk_of(answers=(12, 4), judge=judge, aggregate=aggregate)
-        value = (lambda owners, rows, desk=desk: desk.learned(owners, rows)) if plain else desk.learned
-        grown.append((tree_search(desk, 150, value, desk.own_confidence, 3, 3, 2.0), desk.spent))
+        context = context_of(answers=(12, 4), verifier=reads, aggregate=aggregate)
+        value = (lambda problem_index, rows, context=context: context.verifier_score(problem_index, rows)) if plain else context.verifier_score
+        grown.append((tree_search(context, 150, value, context.own_confidence, 3, 3, 2.0), context.token_cost))
     (rows, trees), (same_rows, same_trees) = grown[0][0], grown[1][0]
     assert rows == same_rows and grown[0][1] == grown[1][1]
     for tree, same in zip(trees, same_trees):
@@ -431,14 +350,14 @@ def test_a_tree_asks_a_judge_about_whole_rows(aggregate):
 def test_a_tree_without_a_whole_solution_writes_its_best_path_on():
     """A budget of one token: the root has children, and none has ended. What is written on is paid for."""
     policy = writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={TWO: 1.0})
-    desk = desk_of(policy)
-    rows, _ = tree_search(desk, 1, desk.own_confidence, desk.rule)
-    assert answers(desk, rows) == ["1, 2"]
+    context = context_of(policy)
+    rows, _ = tree_search(context, 1, context.own_confidence, context.rule)
+    assert answers(context, rows) == ["1, 2"]
 
 
 def test_trees_and_beams_find_more_than_one_try():
     """One try is right with 9/64. With 60 tokens the tree, which sees what the rule says, is right nearly always."""
-    one, many = (desk_of(answers=(3,) * 60) for _ in range(2))
+    one, many = (context_of(answers=(3,) * 60) for _ in range(2))
     assert sum(one.rule(range(60), search.sample(one, 1))) <= 22  # 5 standard errors above 60 * 9/64
     assert sum(many.rule(range(60), tree_search(many, 60, many.from_rollouts, many.rule, 4, 4, 1.25)[0])) >= 40
 
@@ -453,140 +372,54 @@ def thinker(**more):
 def test_an_end_of_thinking_is_taken_back_until_the_budget_is_spent():
     """Budget 5. "1 end" (2 tokens; taken back), ", 1 end" (3; taken back), ", 1" (2; that makes 5), "2 EOS". 9 are paid: the two
     that were taken back as well, but not the end of thinking that was put in."""
-    desk = desk_of(thinker(), limit=20)
-    [row] = budget_forcing(desk, 5)
-    assert desk.text(0, row) == "1, 1, 1</think>2" and row[-1] == EOS and desk.spent == [9]
+    context = context_of(thinker(), limit=20)
+    [row] = budget_forcing(context, 5)
+    assert context.text(0, row) == "1, 1, 1</think>2" and row[-1] == EOS and context.token_cost == [9]
 
 
 def test_an_end_of_thinking_at_the_end_of_the_budget_stands():
-    desk = desk_of(thinker(), limit=20)
-    assert answers(desk, budget_forcing(desk, 4)) == ["1, 1</think>2"] and desk.spent == [2 + 3 + 2]
+    context = context_of(thinker(), limit=20)
+    assert answers(context, budget_forcing(context, 4)) == ["1, 1</think>2"] and context.token_cost == [2 + 3 + 2]
 
 
 def test_thinking_is_cut_when_the_budget_is_spent():
     """This policy never stops by itself. 3 tokens, the end that is put in, then the answer."""
-    desk = desk_of(thinker(ONE={COMMA: 1.0}), limit=20)
-    [row] = budget_forcing(desk, 3)
-    assert row[2:] == [ONE, COMMA, ONE, THINK_END, TWO, EOS] and desk.spent == [5]
+    context = context_of(thinker(ONE={COMMA: 1.0}), limit=20)
+    [row] = budget_forcing(context, 3)
+    assert row[2:] == [ONE, COMMA, ONE, THINK_END, TWO, EOS] and context.token_cost == [5]
 
 
 def test_the_limit_of_the_task_ends_the_thinking_too():
     """8 tokens, 4 of them for the answer."""
     for policy in (thinker(), thinker(ONE={COMMA: 1.0})):
-        desk = desk_of(policy, limit=8)
-        [row] = budget_forcing(desk, 1000)
+        context = context_of(policy, limit=8)
+        [row] = budget_forcing(context, 1000)
         assert len(row) <= 2 + 8 and row.index(THINK_END) <= 2 + 4 and row[-2:] == [TWO, EOS]
 
 
 def test_a_solution_that_says_it_has_found_the_answer_may_stop():
     task = Sums()
     task.own_verdict = lambda text: text.startswith("1, 1</think>")
-    desk = desk_of(thinker(), limit=20, task=task)
-    assert answers(desk, budget_forcing(desk, 12)) == ["1, 1</think>2"]
+    context = context_of(thinker(), limit=20, task=task)
+    assert answers(context, budget_forcing(context, 12)) == ["1, 1</think>2"]
 
 
 def test_what_ends_without_a_thought_is_over():
-    desk = desk_of(writes(GO={ONE: 1.0}), answers=(1,))
-    assert answers(desk, budget_forcing(desk, 50)) == ["1"] and desk.spent == [2]
+    context = context_of(writes(GO={ONE: 1.0}), answers=(1,))
+    assert answers(context, budget_forcing(context, 50)) == ["1"] and context.token_cost == [2]
 
 
 def test_each_problem_has_its_own_budget():
     """Side by side with others a row thinks as it does alone."""
     policy = thinker(ONE={THINK_END: 0.5, COMMA: 0.5})
-    desk = desk_of(policy, (1, 2, 3, 4, 12), limit=20)
-    for i, row in enumerate(budget_forcing(desk, 7)):
-        assert row[:2] == desk.prompts[i] and row.index(THINK_END) in (2 + 6, 2 + 7) and row[-2:] == [TWO, EOS]
-
-
-# ---- the command
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Untrained runs: a policy, the same with a critic, a judge of it, and a policy and a judge of another task."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, algo, key, task in (("policy", "grpo", "", "countdown"), ("ppo", "ppo", "critic", "countdown"),
-                                  ("orm", "orm", "judge", "countdown"), ("squares", "grpo", "", "iterated_squaring"),
-                                  ("squares-orm", "orm", "judge", "iterated_squaring")):
-        task = tasks.load(task, **({"numbers": 2, "attempts": 1} if task == "countdown" else {"p": 47, "max_k": 3}))
-        torch.manual_seed(seed())
-        model = GPT(GPTConfig(task.tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=32))
-        state = {key: ScalarModel(model).state_dict()} if key else {}
-        checkpoint.save(folder / f"{name}.pt", model, task, {"algo": algo, "max_new_tokens": 12}, algorithm=state)
-    return folder
-
-
-def test_every_method_runs_and_is_measured(runs, tmp_path, capsys):
-    results = search.main([f"{runs}/policy.pt", "--method", "all", "--budget", "15,30", "--problems", "5", "--device", "cpu",
-                           "--out", str(tmp_path), "--render"])
-    assert [(r["method"], r["budget"]) for r in results] == [("greedy", 0)] + [(m, b) for m in SEARCHES for b in (15, 30)]
-    assert all(0 <= r["accuracy"] <= 1 and r["tokens"] > 0 for r in results)
-    assert json.loads((tmp_path / "search.json").read_text()) == results
-    out = capsys.readouterr().out
-    assert all(f"| {method} |" in out for method in search.METHODS) and "judged by rule, half-finished ones by rollouts" in out
-    table, trees = out.split("\nmcts, budget 15")
-    assert sum(line.startswith("| ") for line in table.splitlines()) == len(results) + 1 and "not a cap" in table
-    assert trees.count(" visits  value ") >= 2  # behind the table, and a tree for each budget
+    context = context_of(policy, (1, 2, 3, 4, 12), limit=20)
+    for i, row in enumerate(budget_forcing(context, 7)):
+        assert row[:2] == context.prompts[i] and row.index(THINK_END) in (2 + 6, 2 + 7) and row[-2:] == [TWO, EOS]
 
 
 def test_a_tree_that_was_solved_at_once_can_be_shown():
     """Nothing in it was visited: it shows what was drawn at the root."""
     policy = writes(GO={THREE: 1.0})
-    desk = desk_of(policy, (3,))
-    _, [tree] = tree_search(desk, 100, desk.own_confidence, desk.rule)
+    context = context_of(policy, (3,))
+    _, [tree] = tree_search(context, 100, context.own_confidence, context.rule)
     assert tree.visits[0] == 0 and len(tree.render(lambda before, after: str(after))) == len(tree.children(0)) > 0
-
-
-def test_an_accuracy_of_one_has_an_interval():
-    """1.000 ± 0.000 after five problems would be a claim. Wilson: n / (n + z^2)."""
-    low, high = search.wilson(1.0, 5)
-    assert low == pytest.approx(5 / (5 + 1.96 ** 2)) and high == 1.0
-
-
-def test_a_folder_that_cannot_be_written_to_is_said_before_the_search(runs, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(search, "measure", lambda *_: pytest.fail("the search has begun"))
-    with pytest.raises(InputError, match="--out .*cannot be written to"):
-        search.main([f"{runs}/policy.pt", "--problems", "5", "--device", "cpu", "--out", str(tmp_path / "file" / "out")])
-
-
-@pytest.mark.parametrize("run, more, line", [
-    ("policy", [], "by rule, half-finished ones by rollouts"), ("ppo", [], "by rule, half-finished ones by judge"),
-    ("policy", ["--judge", "orm", "--score", "judge"], "by judge, half-finished ones by judge"),
-    ("squares", [], "by confidence, half-finished ones by confidence"),
-    ("squares", ["--judge", "squares-orm"], "by judge, half-finished ones by judge")], ids=str)
-def test_who_judges_depends_on_what_there_is(runs, run, more, line, capsys):
-    """A rule that needs the answer key must not choose."""
-    more = [f"{runs}/{word}.pt" if "orm" in word else word for word in more]
-    search.main([f"{runs}/{run}.pt", "--method", "rebase", "--budget", "20", "--problems", "2", "--device", "cpu", *more])
-    assert line in capsys.readouterr().out
-
-
-def test_the_same_seed_finds_the_same(runs):
-    argv = [f"{runs}/policy.pt", "--method", "mcts", "--budget", "20", "--problems", "3", "--device", "cpu"]
-    first, second = (search.main(argv)[0] | {"seconds": 0} for _ in range(2))
-    assert first == second
-
-
-WRONG = [("policy", ["--judge", "squares-orm"], "vocabulary"), ("policy", ["--judge", "policy"], "no critic"),
-         ("policy", ["--judge", "nowhere"], "no such checkpoint"), ("nowhere", [], "no such checkpoint"),
-         ("policy", ["--budget", "0"], "--budget"), ("policy", ["--budget", "64,"], "--budget"),
-         ("policy", ["--budget", "x"], "--budget"), ("policy", ["--budget", "64,0"], "--budget"),
-         ("policy", ["--value", "critic"], "--value critic"), ("policy", ["--value", "judge"], "--value judge"),
-         ("policy", ["--score", "judge"], "--score judge"), ("orm", ["--judge", "orm", "--value", "critic"], "--value critic"),
-         ("policy", ["--method", "nonsense"], "nonsense"), ("policy", ["--method", "mcts,"], "--method"),
-         ("squares", ["--score", "rule"], "--score rule"), ("squares", ["--value", "rollouts"], "--value rollouts"),
-         ("policy", ["--score", "nonsense"], "--score"), ("policy", ["--problems", "0"], "--problems")]
-
-
-@pytest.mark.parametrize("run, more, word", WRONG, ids=str)
-def test_what_cannot_be_searched_is_refused_in_one_line(runs, run, more, word):
-    more = [f"{runs}/{m}.pt" if before == "--judge" else m for before, m in zip([None, *more], more)]
-    with pytest.raises(InputError) as error:
-        search.main([f"{runs}/{run}.pt", "--device", "cpu", *more])
-    assert "\n" not in str(error.value) and word in str(error.value)
-
-
-def test_the_real_command_exits_with_status_2_and_one_line():
-    done = subprocess.run([sys.executable, "search.py", "nowhere", "--method", "mcts"], cwd=pathlib.Path(search.__file__).parent,
-                          capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr

@@ -11,10 +11,10 @@ from tree import Tree, mcts
 
 # ---- PUCT
 
-def family(visits, totals, priors, N, mean=0.0, hopes=None):
+def family(visits, totals, priors, N, mean=0.0, first_play=None):
     """A root that was visited N times, and its children."""
     tree = Tree(())
-    tree.add_children(0, list("abcdef")[:len(visits)], priors, hopes)
+    tree.add_children(0, list("abcdef")[:len(visits)], priors, first_play)
     tree.visits, tree.totals = [N, *visits], [N * mean, *totals]
     return tree
 
@@ -122,7 +122,7 @@ def content(tree):
 
 @pytest.mark.parametrize("together", [1, 2, 3, 256])
 def test_a_tree_grows_as_if_it_were_alone(together):
-    """Trap 5: with few places, trees that are done make room for those that wait."""
+    """Trap 5: with few slots, trees that are done make room for those that wait."""
     roots = [(1,), (5,), (2,), (7,), (3,), (3,)]
     trees = mcts(roots, uneven, 25, together=together)
     assert [content(t) for t in trees] == [content(mcts([root], uneven, 25)[0]) for root in roots]

@@ -1,4 +1,4 @@
-"""Learned judges: labels against a policy whose chances are known, losses by hand, and a policy that stays as it is."""
+"""Learned verifiers: labels against a policy whose chances are known, losses by hand, and a policy that stays as it is."""
 import copy
 import math
 import random
@@ -12,7 +12,7 @@ import verifier
 from config import InputError
 from model import GPT, GPTConfig, ScalarModel
 from toys import COMMA, EOS, ONE, THREE, TWO, Sums, coins, seed, seeded, tiny_gpt, writes, written
-from verifier import Verifier, VerifierConfig, auc, judge_loss, label_steps, rank_correlation, rollout_values, scores_at, step_ends
+from verifier import Verifier, VerifierConfig, auc, verifier_loss, label_steps, rank_correlation, rollout_values, scores_at, step_ends
 
 TASK = Sums()
 PROBLEM = TASK.problem(3)
@@ -53,8 +53,8 @@ def test_labels_estimate_the_chance_to_end_right():
 def test_at_the_end_the_label_is_the_rules():
     """Right, wrong, and right but cut off, which is wrong: nothing is left to chance, and nothing is sampled."""
     rollout = wrote([ONE, TWO, EOS], [THREE, EOS], [THREE])
-    _, right, spent = label_steps(coins(), TASK, rollout, 5, 9, generator=seeded())
-    assert right.tolist() == [[False] * 5, [True] * 5, [False] * 5] and spent == 0
+    _, right, token_cost = label_steps(coins(), TASK, rollout, 5, 9, generator=seeded())
+    assert right.tolist() == [[False] * 5, [True] * 5, [False] * 5] and token_cost == 0
 
 
 def test_the_limit_counts_from_where_the_solution_began():
@@ -72,13 +72,13 @@ def test_the_tokens_of_the_rollouts_are_counted():
 def test_no_rollout_is_longer_than_its_limit_and_none_begins_where_there_is_no_room():
     rows = [PROMPT, PROMPT + [ONE, COMMA], PROMPT + [TWO]]
     policy = writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={ONE: 1.0}, TWO={COMMA: 1.0})  # never ends
-    right, spent, rollout, open_rows = rollout_values(policy, TASK, rows, [PROBLEM] * 3, [5, 0, 2], 3)
-    assert open_rows == [0, 2] and rollout.lengths.tolist() == [7] * 3 + [5] * 3 and spent == 3 * 5 + 3 * 2
+    right, token_cost, rollout, open_rows = rollout_values(policy, TASK, rows, [PROBLEM] * 3, [5, 0, 2], 3)
+    assert open_rows == [0, 2] and rollout.lengths.tolist() == [7] * 3 + [5] * 3 and token_cost == 3 * 5 + 3 * 2
     assert right.tolist() == [[False] * 3] * 3
     assert rollout_values(policy, TASK, rows, [PROBLEM] * 3, [0] * 3, 4)[1:] == (0, None, [])
 
 
-def test_a_rollout_is_judged_together_with_what_was_there_before():
+def test_a_rollout_is_verified_together_with_what_was_there_before():
     """2 and 1 make 3; what was written from here on, the 1 alone, would be wrong."""
     right, *_ = rollout_values(writes(COMMA={ONE: 1.0}), TASK, [PROMPT + [TWO, COMMA]], [PROBLEM], [4], 2)
     assert right.all()
@@ -99,24 +99,24 @@ ENDS = torch.tensor([[False, True, True], [False, True, False]])
 
 
 def test_prm_is_cross_entropy_at_the_end_of_every_step():
-    """sigmoid: 1/2, 3/4 and 1/4; labels 1/2, 1 and 0. What stands elsewhere is not judged."""
+    """sigmoid: 1/2, 3/4 and 1/4; labels 1/2, 1 and 0. What stands elsewhere has no label."""
     labels = torch.tensor([[9.0, 0.5, 1.0], [9.0, 0.0, 9.0]])
     expected = (math.log(2) - math.log(3 / 4) - math.log(3 / 4)) / 3
-    assert judge_loss("prm", SCORES, ENDS, labels).item() == pytest.approx(expected)
+    assert verifier_loss("prm", SCORES, ENDS, labels).item() == pytest.approx(expected)
 
 
 def test_orm_is_cross_entropy_at_the_end_of_the_row():
     """3/4 for what is wrong, 1/4 for what is right: ln 4 both."""
     ends = torch.tensor([[False, False, True], [False, True, False]])
-    assert judge_loss("orm", SCORES, ends, torch.tensor([[9.0, 9, 0], [9, 1, 9]])).item() == pytest.approx(math.log(4))
+    assert verifier_loss("orm", SCORES, ends, torch.tensor([[9.0, 9, 0], [9, 1, 9]])).item() == pytest.approx(math.log(4))
 
 
 def test_rm_is_bradley_terry_on_the_last_tokens():
     """The scores are ln 3 and -ln 3: the better one wins with 9 to 1."""
     ends = torch.tensor([[False, False, True], [False, True, False]])
     first, second = torch.tensor([0]), torch.tensor([1])
-    assert judge_loss("rm", SCORES, ends, None, first, second).item() == pytest.approx(-math.log(9 / 10))
-    assert judge_loss("rm", SCORES, ends, None, second, first).item() == pytest.approx(-math.log(1 / 10))
+    assert verifier_loss("rm", SCORES, ends, None, first, second).item() == pytest.approx(-math.log(9 / 10))
+    assert verifier_loss("rm", SCORES, ends, None, second, first).item() == pytest.approx(-math.log(1 / 10))
 
 
 # ---- how good is it?
@@ -147,31 +147,31 @@ def test_equal_values_share_their_mean_rank():
     assert rho == pytest.approx(4.5 / math.sqrt(4.5 * 5))
 
 
-# ---- asking a judge
+# ---- asking a reward model
 
 def opinionated(trunk):
-    judge = ScalarModel(trunk)
-    torch.nn.init.normal_(judge.head.weight, generator=seeded(1))
-    return judge.requires_grad_(False)
+    reward_model = ScalarModel(trunk)
+    torch.nn.init.normal_(reward_model.head.weight, generator=seeded(1))
+    return reward_model.requires_grad_(False)
 
 
 ROWS = [[2, 3, 4, 5], [6], [7, 8, 9, 2, 3, 4, 5], [3, 3], [5, 4], [9, 9, 9, 9]]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 256])
-def test_a_row_is_judged_as_if_it_were_alone(batch):
+def test_a_row_is_scored_as_if_it_were_alone(batch):
     """Trap 5: in any order, beside rows of any length; at its last token, if nothing else is asked for."""
-    judge = opinionated(tiny_gpt())
-    alone = [judge(torch.tensor([row]))[0, -1:] for row in ROWS]
+    reward_model = opinionated(tiny_gpt())
+    alone = [reward_model(torch.tensor([row]))[0, -1:] for row in ROWS]
     for order in (range(6), [3, 0, 5, 2, 1, 4]):
-        for i, found in zip(order, scores_at(judge, [ROWS[i] for i in order], batch=batch)):
+        for i, found in zip(order, scores_at(reward_model, [ROWS[i] for i in order], batch=batch)):
             torch.testing.assert_close(found, alone[i], atol=1e-5, rtol=0)
 
 
-def test_a_row_is_judged_at_the_places_that_were_named():
-    judge, places = opinionated(tiny_gpt()), [[0, 3], [0], [6, 2], [1], [0, 1], [2]]
-    for row, at, found in zip(ROWS, places, scores_at(judge, ROWS, places, batch=2)):
-        torch.testing.assert_close(found, judge(torch.tensor([row]))[0, at], atol=1e-5, rtol=0)
+def test_a_row_is_scored_at_the_positions_that_were_named():
+    reward_model, positions = opinionated(tiny_gpt()), [[0, 3], [0], [6, 2], [1], [0, 1], [2]]
+    for row, at, found in zip(ROWS, positions, scores_at(reward_model, ROWS, positions, batch=2)):
+        torch.testing.assert_close(found, reward_model(torch.tensor([row]))[0, at], atol=1e-5, rtol=0)
 
 
 # ---- training one
@@ -184,7 +184,7 @@ class OneIsRight(Sums):
 
 
 class Opener(GPT):
-    """Samples like a Bigram: 1 or 2, then an end or a comma. Inside it is a GPT, untrained, which the judge starts from."""
+    """Samples like a Bigram: 1 or 2, then an end or a comma. Inside it is a GPT, untrained, which the reward model starts from."""
 
     def __init__(self):
         torch.manual_seed(seed())
@@ -212,11 +212,11 @@ def step(learner, problems=8):
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
 def test_the_policy_is_never_changed(kind):
     learner = trainer(kind, lr=0.1)
-    weights, head = copy.deepcopy(learner.policy.state_dict()), copy.deepcopy(learner.judge.state_dict())
+    weights, head = copy.deepcopy(learner.policy.state_dict()), copy.deepcopy(learner.reward_model.state_dict())
     for _ in range(3):
         assert step(learner)[1]["updates"] == 1
     assert all(torch.equal(w, weights[name]) for name, w in learner.policy.state_dict().items())
-    assert any(not torch.equal(w, head[name]) for name, w in learner.judge.state_dict().items())
+    assert any(not torch.equal(w, head[name]) for name, w in learner.reward_model.state_dict().items())
     assert all(p.grad is None for p in learner.policy.parameters())
 
 
@@ -226,9 +226,9 @@ def test_the_size_of_a_micro_batch_changes_nothing(kind):
     found = []
     for size in (1, 3, 5, 1000):
         learner = trainer(kind, micro_batch=size, lr=0.0)
-        torch.nn.init.normal_(learner.judge.head.weight, generator=seeded(1))
+        torch.nn.init.normal_(learner.reward_model.head.weight, generator=seeded(1))
         _, metrics = step(learner)
-        found.append(([p.grad for p in learner.judge.parameters()], metrics))
+        found.append(([p.grad for p in learner.reward_model.parameters()], metrics))
     for grads, metrics in found[1:]:
         assert metrics == pytest.approx(found[0][1], rel=1e-5)
         for a, b in zip(grads, found[0][0]):
@@ -237,22 +237,22 @@ def test_the_size_of_a_micro_batch_changes_nothing(kind):
 
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
 def test_the_loss_of_a_step_is_that_of_the_whole_batch_at_once(kind):
-    """And a judge without an opinion is undecided: ln 2 in all three."""
+    """And a reward model without an opinion is undecided: ln 2 in all three."""
     learner = trainer(kind)
     assert step(learner)[1]["loss"] == pytest.approx(math.log(2))
-    torch.nn.init.normal_(learner.judge.head.weight, generator=seeded(1))
+    torch.nn.init.normal_(learner.reward_model.head.weight, generator=seeded(1))
     rollout = learner.collect([PROBLEM] * 8)
-    scores = learner.judge(rollout.tokens).detach()
+    scores = learner.reward_model(rollout.tokens).detach()
     last = torch.arange(rollout.tokens.shape[1]) == rollout.lengths[:, None] - 1
     right = rollout.right(learner.task).float()
     ends = step_ends(rollout, learner.task) if kind == "prm" else last
     labels = torch.zeros(ends.shape)
     labels[ends] = learner.labels if kind == "prm" else right
     chosen, rejected = verifier.pairs(right, 4)
-    expected = judge_loss(kind, scores, ends, labels, chosen, rejected).item()
+    expected = verifier_loss(kind, scores, ends, labels, chosen, rejected).item()
     metrics = learner.update(rollout, right)
     assert metrics["loss"] == pytest.approx(expected, abs=1e-5)
-    assert metrics["judged"] == (len(chosen) if kind == "rm" else ends.sum())
+    assert metrics["labels"] == (len(chosen) if kind == "rm" else ends.sum())
 
 
 def test_several_passes_over_a_batch_are_several_steps():
@@ -263,8 +263,8 @@ def test_several_passes_over_a_batch_are_several_steps():
     metrics, singly = thrice.update(rollout, right), [once.update(rollout, right) for _ in range(3)]
     assert metrics["updates"] == 3 and singly[2]["loss"] < singly[0]["loss"]
     assert metrics["loss"] == pytest.approx(sum(each["loss"] for each in singly) / 3)
-    assert metrics["judge_auc"] == singly[0]["judge_auc"] == 0.5 and metrics["grad_norm"] == singly[2]["grad_norm"]
-    assert all(torch.equal(a, b) for a, b in zip(thrice.judge.parameters(), once.judge.parameters()))
+    assert metrics["auc"] == singly[0]["auc"] == 0.5 and metrics["grad_norm"] == singly[2]["grad_norm"]
+    assert all(torch.equal(a, b) for a, b in zip(thrice.reward_model.parameters(), once.reward_model.parameters()))
 
 
 def test_prm_labels_are_soft_or_hard():
@@ -288,34 +288,34 @@ def test_orm_and_rm_pay_for_their_samples_alone():
 def test_pairs_that_agree_teach_nothing():
     """All rows of every group are as good as each other: no pair, no step, no weight that moves."""
     learner = trainer("rm", lr=0.1)
-    before = copy.deepcopy(learner.judge.state_dict())
+    before = copy.deepcopy(learner.reward_model.state_dict())
     metrics = learner.update(learner.collect([PROBLEM] * 4), torch.ones(16))
-    assert metrics["updates"] == metrics["judged"] == 0
-    assert all(torch.equal(w, before[name]) for name, w in learner.judge.state_dict().items())
+    assert metrics["updates"] == metrics["labels"] == 0
+    assert all(torch.equal(w, before[name]) for name, w in learner.reward_model.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
-def test_a_judge_learns_to_tell_right_from_wrong(kind):
+def test_a_verifier_learns_to_tell_right_from_wrong(kind):
     """What begins with 1, and ends, is right. Chance would be 0.5."""
     learner = trainer(kind, lr=0.01)
     for _ in range(40):
         step(learner, problems=16)
     rollout = learner.collect([PROBLEM] * 20)
     rows = [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]
-    assert auc(torch.cat(scores_at(learner.judge, rows)), rollout.right(learner.task)) > 0.75
+    assert auc(torch.cat(scores_at(learner.reward_model, rows)), rollout.right(learner.task)) > 0.75
 
 
-def test_the_judged_steps_of_prm_learn_their_labels():
+def test_the_steps_of_prm_learn_their_labels():
     """Not only the last one: after "1, " the chance is 1, after "2, " it is 0."""
     learner = trainer("prm", lr=0.01)
     for _ in range(40):
         step(learner, problems=16)
-    good, bad = torch.cat(scores_at(learner.judge, [PROMPT + [ONE, COMMA], PROMPT + [TWO, COMMA]])).sigmoid().tolist()
+    good, bad = torch.cat(scores_at(learner.reward_model, [PROMPT + [ONE, COMMA], PROMPT + [TWO, COMMA]])).sigmoid().tolist()
     assert good > 0.7 and bad < 0.3
 
 
 @pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
-def test_a_judge_that_was_stopped_goes_on_as_if_nothing_had_happened(kind):
+def test_a_verifier_that_was_stopped_goes_on_as_if_nothing_had_happened(kind):
     """Weights and the optimizer's memory come back. (The generator is train.py's to keep.)"""
     straight = trainer(kind, lr=0.01)
     for _ in range(2):
@@ -324,7 +324,7 @@ def test_a_judge_that_was_stopped_goes_on_as_if_nothing_had_happened(kind):
     again.load_state_dict(copy.deepcopy(straight.state_dict()))
     again.generator.set_state(straight.generator.get_state())
     assert step(straight)[1] == step(again)[1]
-    assert all(torch.equal(a, b) for a, b in zip(straight.judge.parameters(), again.judge.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(straight.reward_model.parameters(), again.reward_model.parameters()))
 
 
 # ---- the command
@@ -335,21 +335,21 @@ def runs(tmp_path_factory):
     task = tasks.load("countdown", numbers=2, attempts=1)
     torch.manual_seed(seed())
     model = GPT(GPTConfig(task.tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=32))
-    for name, state in (("orm", {"judge": ScalarModel(model).state_dict()}), ("ppo", {"critic": ScalarModel(model).state_dict()}),
+    for name, state in (("orm", {"reward_model": ScalarModel(model).state_dict()}), ("ppo", {"critic": ScalarModel(model).state_dict()}),
                         ("grpo", {})):
         checkpoint.save(folder / f"{name}.pt", model, task, {"algo": name, "max_new_tokens": 12}, algorithm=state)
     return folder
 
 
 @pytest.mark.parametrize("name", ["orm", "ppo"])
-def test_a_judge_is_looked_at(runs, name, capsys):
+def test_a_verifier_is_looked_at(runs, name, capsys):
     verifier.main([f"{runs}/{name}.pt", "--problems", "10", "--samples", "2", "--device", "cpu"])
     out = capsys.readouterr().out
     assert "10 test problems, 2 samples each" in out and "AUC over all solutions" in out
     assert ("value before the first token" in out) == (name == "ppo")
 
 
-@pytest.mark.parametrize("argv, word", [(["grpo.pt"], "no critic and no judge"), (["nowhere.pt"], "no such checkpoint"),
+@pytest.mark.parametrize("argv, word", [(["grpo.pt"], "no critic and no reward model"), (["nowhere.pt"], "no such checkpoint"),
                                         (["orm.pt", "--samples", "0"], "--samples"),
                                         (["orm.pt", "--device", "abacus"], "--device")],
                          ids=str)
@@ -368,6 +368,6 @@ def test_rollouts_are_cut_into_batches(monkeypatch):
     policy = writes(GO={ONE: 1.0})  # "1" and the end, whatever comes before: right for 1, and for nothing else
     task, problems = Sums(), [Sums().problem(answer) for answer in (1, 3, 1, 4)]
     rows = [task.tokenizer.encode(problem.prompt) for problem in problems]
-    right, spent, rollout, open_rows = verifier.rollout_values(policy, task, rows, problems, [5, 5, 0, 5], 2)
-    assert sizes == [3, 3] and open_rows == [0, 1, 3] and spent == 12 and len(rollout.problems) == 6
+    right, token_cost, rollout, open_rows = verifier.rollout_values(policy, task, rows, problems, [5, 5, 0, 5], 2)
+    assert sizes == [3, 3] and open_rows == [0, 1, 3] and token_cost == 12 and len(rollout.problems) == 6
     assert right.tolist() == [[True, True], [False, False], [False, False], [False, False]]
