@@ -578,7 +578,7 @@ def test_k1_as_a_loss_asks_for_longer_answers_where_their_tokens_count_less():
     logits = GO.clone().requires_grad_()
     inverse_length = slope(sequences(logits)[1] @ (1 / LENGTHS), logits)
     assert same(expected_slope("k1", "sequence_mean", "loss"), inverse_length)
-    assert (inverse_length[:2] < -0.02).all()  # the first two decide the length: a step against this makes both go on more often
+    assert (inverse_length[:2] < -0.02).all()  # a step against it: both go on more often
     for aggregate in ("token_mean", "constant"):
         assert same(expected_slope("k1", aggregate, "loss"), torch.zeros(3))
 
