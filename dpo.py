@@ -95,11 +95,11 @@ class DPO:
         """policy: GPT, trained in place. generator: torch.Generator on its device, for the sampling."""
         self.policy, self.task, self.config, self.generator = policy, task, config, generator
         self.reference = copy.deepcopy(policy).requires_grad_(False)
-        self.behaviour = policy if config.iterative else self.reference
+        self.behavior = policy if config.iterative else self.reference
         self.optimizer = make_optimizer(policy, config.lr)
 
     def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
+        return collect(self.behavior, self.task, problems, self.config, self.generator)
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""

@@ -274,13 +274,13 @@ class GRPO:
     def __init__(self, policy, task, config, generator=None):
         """policy: GPT, trained in place. generator: torch.Generator on its device, for the sampling."""
         self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = policy
+        self.behavior = policy
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.optimizer = make_optimizer(policy, config.lr)
         self.waiting = []  # dynamic sampling: (rollout, rewards) of groups that disagree, until there are enough of them
 
     def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
+        return collect(self.behavior, self.task, problems, self.config, self.generator)
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""

@@ -117,14 +117,14 @@ def bench_own_loops(model, task, rows, repeats):
     prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "val", rows // GROUP) for _ in range(GROUP)]
     eos, times = task.tokenizer.eos, {"ours": [], "kept": [], "naive": []}
 
-    def rollout(seed, leave):
+    def rollout(seed, evict):
         generator = torch.Generator(model.device).manual_seed(seed)
-        return generate(model, prompts, task.max_new_tokens, eos=eos, pad=task.tokenizer.pad, generator=generator, leave=leave)
+        return generate(model, prompts, task.max_new_tokens, eos=eos, pad=task.tokenizer.pad, generator=generator, evict=evict)
 
     rollout(0, True), rollout(0, False)  # warm up, and let the cache be allocated
     for seed in range(repeats):
-        for name, leave in (("ours", True), ("kept", False)):
-            seconds, result = timed(lambda: rollout(seed, leave), model.device)
+        for name, evict in (("ours", True), ("kept", False)):
+            seconds, result = timed(lambda: rollout(seed, evict), model.device)
             times[name].append(seconds / result.sampled_tokens)
         if seed < 2:  # slow, and steady: twice, on an eighth of the rows
             generator = torch.Generator(model.device).manual_seed(seed)

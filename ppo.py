@@ -4,7 +4,7 @@ The idea. GRPO tells all tokens of a completion the same thing: it was better, o
 what to expect after each token; a token is good if things look better after it than before. Four models take part:
 
     actor      pi       the policy: sampled from, trained                     (the warm start, then its own way)
-    critic     V        predicts the reward still to come; trained            (trunk: a copy of the warm start; head: zero)
+    critic     V        predicts the reward still to come; trained            (backbone: a copy of the warm start; head: zero)
     reference  pi_ref   the warm start, frozen: the actor shall not run away  (KL in the reward)
     reward model        here a rule (rewards.py) that looks at the finished completion
 
@@ -26,7 +26,7 @@ The recipe:
   3. advantages and returns by GAE (`gae`), advantages whitened over the batch;
   4. one or several epochs of shuffled mini-batches: one step of the actor and one of the critic for each.
 
-What is simplified: actor and critic share nothing, not even a trunk; the critic starts from the policy, not from a reward model; no
+What is simplified: actor and critic share nothing, not even a backbone; the critic starts from the policy, not from a reward model; no
 learning-rate schedule. Running out of tokens is a failure of the task: reward 0 and no value beyond the end (no bootstrap).
 Details that matter in practice: arXiv:2403.17031, "The N+ Implementation Details of RLHF with PPO".
 """
@@ -141,7 +141,7 @@ class PPO:
     def __init__(self, policy, task, config, generator=None):
         """policy: GPT, the actor, trained in place. generator: torch.Generator on its device, for the sampling."""
         self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = policy
+        self.behavior = policy
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.critic = ScalarModel(policy)
         self.actor_optimizer = make_optimizer(policy, config.lr)
@@ -149,7 +149,7 @@ class PPO:
         self.beta, self.steps = config.beta, 0
 
     def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
+        return collect(self.behavior, self.task, problems, self.config, self.generator)
 
     @torch.no_grad()
     def look(self, rollout, batch=256):

@@ -556,8 +556,8 @@ def main(argv=None):
     judge = checkpoint.load_judge(c.judge or given["run"], device) if c.judge or trained["algo"] == "ppo" else None
     if judge and judge.vocabulary != task.tokenizer.vocabulary:
         raise InputError(f"--judge {c.judge}: its vocabulary is not that of task {task.name}")
-    if judge and judge.trunk.config.block_size < model.config.block_size:
-        raise InputError(f"--judge {c.judge}: reads at most {judge.trunk.config.block_size} tokens, this run writes "
+    if judge and judge.backbone.config.block_size < model.config.block_size:
+        raise InputError(f"--judge {c.judge}: reads at most {judge.backbone.config.block_size} tokens, this run writes "
                          f"{model.config.block_size}")
     limit = trained["max_new_tokens"] or task.max_new_tokens
     problems = fixed_problems(task, c.split, c.problems)

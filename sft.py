@@ -133,11 +133,11 @@ class STaR:
     def __init__(self, policy, task, config, generator=None):
         """policy: GPT, trained in place. generator: torch.Generator on its device. InputError if there is no such teacher."""
         self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = load_teacher(config.teacher, task, policy) if config.teacher else policy
+        self.behavior = load_teacher(config.teacher, task, policy) if config.teacher else policy
         self.optimizer = make_optimizer(policy, config.lr)
 
     def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
+        return collect(self.behavior, self.task, problems, self.config, self.generator)
 
     def update(self, rollout, rewards):
         """Fine-tune on the rows that the rule accepts -> metrics. `rewards` may hold more than the verdict; it is not looked at."""

@@ -12,7 +12,7 @@ The recipe:
   4. measure the test split, after, beside three rivals: blind search, the demonstrations themselves, more imitation.
 
 The seam. An algorithm is a class with a dataclass `Config` (which derives from sample.SamplingConfig), built from (policy, task,
-config, generator). It has `config`, `behaviour` (the model that is sampled from), `collect(problems) -> Rollout`,
+config, generator). It has `config`, `behavior` (the model that is sampled from), `collect(problems) -> Rollout`,
 `update(rollout, rewards) -> metrics` (floats, with `updates`: how many optimizer steps it took), `state_dict` and
 `load_state_dict`. The loop knows nothing else about it; a new one needs a line in the table ALGORITHMS. Settings that are not
 given are those of its line there, then those of the task, then the general defaults.
@@ -251,11 +251,11 @@ class Run:
             algorithm_class, _ = ALGORITHMS[self.algo]
             config = self.configs["algorithm"]
             self.algorithm = algorithm_class(self.policy, self.task, config, self.generator)
-            for name in ("config", "behaviour"):
+            for name in ("config", "behavior"):
                 if not hasattr(self.algorithm, name):
                     raise InputError(f"--algo {self.algo}: __init__ of {algorithm_class.__name__} must set self.{name}")
             if getattr(config, "expert", "none") != "none":  # solutions that were searched for take the place of samples
-                self.algorithm.collect = search.expert(self.algorithm.behaviour, self.task, config, self.generator)
+                self.algorithm.collect = search.expert(self.algorithm.behavior, self.task, config, self.generator)
 
     def config_dict(self):
         values = {name: value for config in self.configs.values() for name, value in asdict(config).items()}
@@ -394,7 +394,7 @@ class Run:
         rewards, accuracy = rule_rewards(self.task, rollout.problems, texts, rollout.finished.tolist(), self.configs["rewards"])
         if self.step == 0:
             paused = time.time()
-            worst = largest_log_ratio(self.algorithm.behaviour, rollout, self.algorithm.config.temperature)
+            worst = largest_log_ratio(self.algorithm.behavior, rollout, self.algorithm.config.temperature)
             tqdm.write(f"stored against recomputed log-probs before the first update: largest difference {worst:.1e}")
             if not worst < (1e-3 if self.loop.dtype == "float32" else 0.5):  # also if it is nan
                 tqdm.write("warning: what is sampled is not what is trained; the model, or the sampling loop, is broken")

@@ -150,14 +150,14 @@ class Verifier:
 
     def __init__(self, policy, task, config, generator=None):
         self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = policy
+        self.behavior = policy
         self.judge = ScalarModel(policy)
         self.optimizer = make_optimizer(self.judge, config.lr)
         self.labels = None
 
     def collect(self, problems):
         c = self.config
-        rollout = collect(self.behaviour, self.task, problems, c, self.generator)
+        rollout = collect(self.behavior, self.task, problems, c, self.generator)
         if c.kind == "prm":
             _, right, rollout.discarded = label_steps(self.policy, self.task, rollout, c.rollouts,
                                                       c.max_new_tokens or self.task.max_new_tokens, c.temperature, self.generator)
@@ -210,7 +210,7 @@ def scores_at(judge, rows, places=None, batch=256):
     for i in range(0, len(order), batch):
         part = order[i:i + batch]
         longest = len(rows[part[0]])
-        tokens = torch.tensor([rows[j] + [0] * (longest - len(rows[j])) for j in part], device=judge.trunk.device)
+        tokens = torch.tensor([rows[j] + [0] * (longest - len(rows[j])) for j in part], device=judge.backbone.device)
         for j, row in zip(part, judge(tokens).cpu()):
             found[j] = row[places[j]]
     return found

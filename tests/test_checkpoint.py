@@ -145,7 +145,7 @@ def test_every_option_of_the_task_is_in_the_checkpoint(path, task):
 # ---- judges
 
 def judged(path, model, task, algo, name):
-    """A run with a judge whose head and trunk are not those of the policy."""
+    """A run with a judge whose head and backbone are not those of the policy."""
     judge = ScalarModel(model)
     with torch.no_grad():
         for p in judge.parameters():
@@ -156,7 +156,7 @@ def judged(path, model, task, algo, name):
 
 @pytest.mark.parametrize("algo, name", [("ppo", "critic"), ("orm", "judge"), ("prm", "judge"), ("rm", "judge")])
 def test_a_judge_comes_back_with_its_kind_and_its_vocabulary(path, model, task, algo, name):
-    """With its own trunk: a judge on the policy's would still say something."""
+    """With its own backbone: a judge on the policy's would still say something."""
     judge, tokens = judged(path, model, task, algo, name), torch.randint(2, 100, (2, 9))
     again = checkpoint.load_judge(path)
     assert torch.equal(again(tokens), judge(tokens)) and (again.kind, again.vocabulary) == (algo, task.tokenizer.vocabulary)
@@ -175,6 +175,6 @@ def test_a_run_without_a_judge_is_refused_in_one_line(path, model, task):
 def test_a_run_is_loaded_in_what_it_computed_in(path, model, task):
     """A critic's or policy's numbers in another precision are not quite its own."""
     checkpoint.save(path, model, task, {"algo": "ppo", "dtype": "bfloat16"}, algorithm={"critic": ScalarModel(model).state_dict()})
-    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_judge(path).trunk.compute_dtype == torch.bfloat16
+    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_judge(path).backbone.compute_dtype == torch.bfloat16
     checkpoint.save(path, model, task, {"algo": "grpo"})  # as warm starts of earlier versions
     assert checkpoint.load_run(path)[0].compute_dtype == torch.float32

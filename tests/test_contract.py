@@ -104,7 +104,7 @@ class NoUpdate:
 
 class NoConfig(Fine):
     def __init__(self, policy, task, config, generator=None):
-        self.behaviour = policy
+        self.behavior = policy
 
 
 @pytest.mark.parametrize("algorithm, named", [
@@ -133,7 +133,7 @@ def test_an_algorithm_needs_no_micro_batch(tmp_path, monkeypatch):
         Config = SamplingConfig
 
         def __init__(self, policy, task, config, generator=None):
-            self.policy, self.task, self.config, self.generator, self.behaviour = policy, task, config, generator, policy
+            self.policy, self.task, self.config, self.generator, self.behavior = policy, task, config, generator, policy
 
         def update(self, rollout, rewards):
             return {"updates": 0}

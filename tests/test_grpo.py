@@ -344,7 +344,7 @@ def test_the_reference_stays_and_the_policy_is_what_is_sampled_from():
     model = tiny_gpt(vocab_size=6)
     algorithm, start = make(model), copy.deepcopy(model.state_dict())
     algorithm.update(eight(model), torch.arange(8.0))
-    assert algorithm.behaviour is model and not torch.equal(model.embed.weight, start["embed.weight"])
+    assert algorithm.behavior is model and not torch.equal(model.embed.weight, start["embed.weight"])
     assert all(torch.equal(w, start[name]) for name, w in algorithm.reference.state_dict().items())
 
 

@@ -241,7 +241,7 @@ def test_star_makes_what_was_right_likelier():
 
 def test_without_a_teacher_the_policy_is_sampled():
     policy = policy_of(TASK)
-    assert make(policy).behaviour is policy
+    assert make(policy).behavior is policy
 
 
 @pytest.fixture
@@ -265,13 +265,13 @@ def test_a_teacher_is_sampled_and_not_trained(save):
         assert torch.equal(sampled, samples(teacher)) and not torch.equal(sampled, samples(policy))
         assert algorithm.update(answers(teacher, [RIGHT]), torch.ones(1))["updates"] == 1
     assert not torch.equal(policy.embed.weight, start["embed.weight"])
-    assert all(torch.equal(w, teacher.state_dict()[name]) for name, w in algorithm.behaviour.state_dict().items())
-    assert not any(p.requires_grad for p in algorithm.behaviour.parameters())
+    assert all(torch.equal(w, teacher.state_dict()[name]) for name, w in algorithm.behavior.state_dict().items())
+    assert not any(p.requires_grad for p in algorithm.behavior.parameters())
 
 
 def test_a_teacher_may_be_larger_and_remember_more(save):
     algorithm = make(policy_of(TASK), teacher=save(policy_of(TASK, block_size=64, n_head=4)))
-    assert algorithm.behaviour.config.n_head == 4
+    assert algorithm.behavior.config.n_head == 4
     algorithm.collect([TASK.sample_problem(random.Random(seed()))])
 
 
@@ -279,7 +279,7 @@ def test_a_teacher_computes_as_the_policy_does(save):
     """Else one of the two would be sampled in another precision than --dtype says."""
     policy = policy_of(TASK)
     policy.compute_dtype = torch.bfloat16
-    assert make(policy, teacher=save(policy_of(TASK))).behaviour.compute_dtype == torch.bfloat16
+    assert make(policy, teacher=save(policy_of(TASK))).behavior.compute_dtype == torch.bfloat16
 
 
 def test_a_teacher_that_cannot_be_used_is_refused(save, tmp_path):

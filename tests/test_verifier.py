@@ -149,8 +149,8 @@ def test_equal_values_share_their_mean_rank():
 
 # ---- asking a judge
 
-def opinionated(trunk):
-    judge = ScalarModel(trunk)
+def opinionated(backbone):
+    judge = ScalarModel(backbone)
     torch.nn.init.normal_(judge.head.weight, generator=seeded(1))
     return judge.requires_grad_(False)
 
