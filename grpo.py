@@ -34,9 +34,10 @@ from dataclasses import dataclass
 import torch
 
 from config import setting
+from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
-from sample import Rollout, SamplingConfig, collect, join, score
+from sample import Rollout, SamplingConfig, join, score
 
 
 @dataclass
@@ -267,26 +268,21 @@ def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None
     return loss, before if low else None
 
 
-class GRPO:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
-    Config = GRPOConfig
+class GRPO(Method):
+    """The algorithm as train.py sees it: see method.py."""
+    Config, saved = GRPOConfig, ("optimizer", "reference")
 
-    def __init__(self, policy, task, config, generator=None):
-        """policy: GPT, trained in place. generator: torch.Generator on its device, for the sampling."""
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behavior = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.optimizer = make_optimizer(policy, config.lr)
         self.waiting = []  # dynamic sampling: (rollout, rewards) of groups that disagree, until there are enough of them
-
-    def collect(self, problems):
-        return collect(self.behavior, self.task, problems, self.config, self.generator)
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
         c, rewards = self.config, rewards.to(self.policy.device)
         groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those that disagree
-        metrics = {"updates": 0, "mixed_groups": float(groups.float().mean()), "kl": self.kl(rollout)}
+        metrics = {"updates": 0, "groups_with_variance": float(groups.float().mean()), "kl": self.kl(rollout)}
         rewards = self.shape(rollout, rewards)
         if c.dynamic_sampling:
             rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
@@ -342,11 +338,10 @@ class GRPO:
     def state_dict(self):
         waiting = [{**{name: value for name, value in vars(rollout).items() if torch.is_tensor(value)}, "rewards": rewards}
                    for rollout, rewards in self.waiting]
-        return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict(), "waiting": waiting}
+        return super().state_dict() | {"waiting": waiting}
 
     def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.reference.load_state_dict(state["reference"])
+        super().load_state_dict(state)
         device = self.policy.device
         self.waiting = [(Rollout(**{name: value.to(device) for name, value in group.items() if name != "rewards"}),
                          group["rewards"].to(device)) for group in state["waiting"]]

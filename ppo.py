@@ -37,9 +37,10 @@ import torch
 
 from config import setting
 from grpo import actor, kl_estimate, token_weights
+from method import Method
 from model import ScalarModel, make_optimizer
 from optimize import Learner, optimize
-from sample import SamplingConfig, collect, score, values
+from sample import SamplingConfig, score, values
 
 
 @dataclass
@@ -134,22 +135,17 @@ def explained_variance(values, targets, mask):
     return float(1 - (targets - values)[mask].var(correction=0) / variance) if variance > 0 else 0.0
 
 
-class PPO:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
-    Config = PPOConfig
+class PPO(Method):
+    """The algorithm as train.py sees it: see method.py. The policy is the actor."""
+    Config, saved = PPOConfig, ("actor_optimizer", "critic_optimizer", "reference", "critic", "beta", "steps")
 
-    def __init__(self, policy, task, config, generator=None):
-        """policy: GPT, the actor, trained in place. generator: torch.Generator on its device, for the sampling."""
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behavior = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.critic = ScalarModel(policy)
         self.actor_optimizer = make_optimizer(policy, config.lr)
         self.critic_optimizer = make_optimizer(self.critic, config.critic_lr)
         self.beta, self.steps = config.beta, 0
-
-    def collect(self, problems):
-        return collect(self.behavior, self.task, problems, self.config, self.generator)
 
     @torch.no_grad()
     def look(self, rollout, batch=256):
@@ -191,16 +187,6 @@ class PPO:
         self.steps += 1
         metrics["value_loss"], metrics["value_clip_fraction"] = metrics.pop("critic_loss"), metrics.pop("critic_clip_fraction")
         return metrics
-
-    def state_dict(self):
-        return {"actor_optimizer": self.actor_optimizer.state_dict(), "critic_optimizer": self.critic_optimizer.state_dict(),
-                "reference": self.reference.state_dict(), "critic": self.critic.state_dict(), "beta": self.beta,
-                "steps": self.steps}
-
-    def load_state_dict(self, state):
-        for name in ("actor_optimizer", "critic_optimizer", "reference", "critic"):
-            getattr(self, name).load_state_dict(state[name])
-        self.beta, self.steps = state["beta"], state["steps"]
 
 
 # Exercises

@@ -32,6 +32,7 @@ import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
 from dpo import pairs
 from evaluate import fixed_problems, pick_device
+from method import Method
 from model import ScalarModel, make_optimizer
 from optimize import Learner, optimize
 from sample import SamplingConfig, collect, generate, join
@@ -143,21 +144,20 @@ def rank_correlation(x, y):
     return float(torch.corrcoef(torch.stack((a, b)))[0, 1])
 
 
-class Verifier:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`. The policy that it
-    is given is sampled from and never changed; what learns is `judge`."""
-    Config = VerifierConfig
+class Verifier(Method):
+    """The algorithm as train.py sees it: see method.py. The policy that it is given is sampled from and never changed; what learns is
+    `judge`."""
+    Config, saved = VerifierConfig, ("optimizer", "judge")
 
-    def __init__(self, policy, task, config, generator=None):
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behavior = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.judge = ScalarModel(policy)
         self.optimizer = make_optimizer(self.judge, config.lr)
         self.labels = None
 
     def collect(self, problems):
         c = self.config
-        rollout = collect(self.behavior, self.task, problems, c, self.generator)
+        rollout = super().collect(problems)
         if c.kind == "prm":
             _, right, rollout.discarded = label_steps(self.policy, self.task, rollout, c.rollouts,
                                                       c.max_new_tokens or self.task.max_new_tokens, c.temperature, self.generator)
@@ -190,13 +190,6 @@ class Verifier:
         if 0 < int(right[seen].sum()) < len(seen):
             metrics["judge_auc"] = auc(final[seen], right[seen])
         return metrics
-
-    def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict(), "judge": self.judge.state_dict()}
-
-    def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.judge.load_state_dict(state["judge"])
 
 
 # ------------------------------------------------------------------------------------------------------ asking a judge

@@ -91,7 +91,7 @@ def report(folder, plan, get):
     lines = ["| policy | seed |" + "".join(f" k = {k} |" for k in ks) + " tokens | entropy | perplexity of its right answers: own, "
              "warm start's | solved by both / only by it / only by the warm start |", "|" + "---|" * (len(ks) + 6)]
     panels, blind = [], curve(get([("blind", 0)])["blind", 0]["right"], 2 * n, [2 * k for k in ks]).mean(0)
-    lines.append(f"| blind search, two attempts a sample | | {' | '.join(f'{share:.3f}' for share in blind)} | | | | |")
+    lines.append(f"| random search, two attempts a sample | | {' | '.join(f'{share:.3f}' for share in blind)} | | | | |")
     for seed in plan["seeds"]:
         base, curves = curve(found["warm", seed]["right"], n, ks), {}
         for name in plan["policies"]:
@@ -105,7 +105,7 @@ def report(folder, plan, get):
             title, length, entropy = NAMES.get(name, name), f"{result['length']:.1f}", f"{result['entropy']:.3f}"
             lines.append(f"| {title} | {seed} | {' | '.join(cells)} | {length} | {entropy} | {perplexity} | {sets} |")
             curves[title] = (ks, mean, mean - half(each[draws].mean(1)), mean + half(each[draws].mean(1)))
-        curves["blind search"] = (ks, blind)
+        curves["random search"] = (ks, blind)
         panels.append({"title": f"pass@k, seed {seed}", "x": "k: samples per problem", "y": "share of problems with a right one",
                        "curves": curves, "log": 2})
     panels.append({"title": "entropy during GRPO", "x": "step", "y": "nats per token",

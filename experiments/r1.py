@@ -60,7 +60,7 @@ def cell(folder, plan, *words):
     model, task, _ = checkpoint.load_run(run)
     result = evaluate.evaluate(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"])
     curve = [[m["tokens"], m["accuracy"]] for m in metrics(run)] if "GRPO" in stage or stage == "R1-Zero" else []
-    kept = ("pass@1", "pass@1_se", "pass@8", "greedy", "length", "attempts", "told", "finished")
+    kept = ("pass@1", "pass@1_se", "pass@8", "greedy", "length", "attempts", "correct_marks", "finished")
     return {name: result[name] for name in kept} | {"curve": curve}
 
 

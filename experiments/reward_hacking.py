@@ -47,7 +47,7 @@ def cell(folder, plan, name, seed):
               "length": sum(j["length"] for j in judged) / len(judged),
               "attempts": sum(j["attempts"] for j in judged) / len(judged),
               "false step": share(truly, lambda j: j["legal"] < j["attempts"]),
-              "wrong mark": share(truly, lambda j: j["told"] < j["attempts"]),
+              "wrong mark": share(truly, lambda j: j["correct_marks"] < j["attempts"]),
               "no attempt": share(truly, lambda j: j["hits"] == 0)}
     if not name.endswith("warm"):  # training, step by step: what the judge of this run says, and the truth
         result["curve"] = [[m["step"], m["accuracy"], m.get("truth", m["accuracy"])] for m in metrics(run)]

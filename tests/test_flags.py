@@ -19,18 +19,20 @@ import pytest
 
 import bench
 import evaluate
+import method
 import plot
 import search
 import tasks
 import train
 import verifier
 from config import InputError, Parser, add_flags, flag, from_flags
+from plumbing import start
 
 WORDS = {int: ["", "1e3", "1.5", "True", "nan", "1_0", "٣", " 3", "0x10", "--", "9" * 5000],
          float: ["", "nan", "inf", "-inf", "1e999", "True", "1_0", "٣", "1,5", " 3"]}
 RUN_FLAGS = {}  # (class of settings, flag): (the command line that has it, its field)
-for algo, task in [(algo, "countdown") for algo in ("sft", *train.ALGORITHMS)] + [("grpo", task) for task in tasks.names()]:
-    for config_class in train.config_classes(algo, task).values():
+for algo, task in [(algo, "countdown") for algo in ("sft", *method.names())] + [("grpo", task) for task in tasks.names()]:
+    for config_class in start.config_classes(algo, task).values():
         for f in dataclasses.fields(config_class):
             RUN_FLAGS.setdefault((config_class, flag(f.name)), (["--algo", algo, "--task", task], f))
 COMMANDS = [(module, config_class, f) for module, config_class in
@@ -81,8 +83,8 @@ def refusal(command, capsys):
 
 
 def settings(argv):
-    algo, task, given, _ = train.read_command_line(argv)
-    return train.configure(algo, task, given)
+    algo, task, given, _ = start.read_command_line(argv)
+    return start.configure(algo, task, given)
 
 
 @each_run_flag
@@ -147,7 +149,7 @@ def test_what_is_run_must_be_there(name, text, capsys):
     ("--init /dev/null", "/dev/null"),
 ], ids=lambda text: text[:40].replace("\n", " "))
 def test_what_does_not_go_together_is_refused_before_a_folder_is_made(flags, named, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(start, "RUNS", tmp_path / "runs")
     assert named in refusal(lambda: train.main(flags.split(" ")), capsys)
     assert not (tmp_path / "runs").exists()
 

@@ -282,7 +282,7 @@ def test_groups_that_agree_teach_nothing():
     assert algorithm.update(eight(model), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]))["updates"] == 1  # now there is momentum
     before = copy.deepcopy(model.state_dict())
     metrics = algorithm.update(eight(model), torch.tensor([0.1] * 4 + [1.0] * 4))
-    assert metrics["updates"] == 0 and metrics["mixed_groups"] == 0
+    assert metrics["updates"] == 0 and metrics["groups_with_variance"] == 0
     assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
 
 
@@ -311,7 +311,7 @@ def test_unfinished_rows_count_in_their_group():
     rollout = Rollout(tokens, torch.tensor([1] * 4), torch.tensor([3] * 4), torch.tensor([[0, 1, 1]] * 4).bool(),
                       score(model, tokens)[0].detach(), torch.tensor([True, False, False, False]))
     (slope,), metrics = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0, 0, 0]), std=False)
-    assert metrics["updates"] == 1 and metrics["mixed_groups"] == 1
+    assert metrics["updates"] == 1 and metrics["groups_with_variance"] == 1
     assert slope[3, EOS] < 0 < slope[3, 3]  # stopping becomes likelier; going on, as the cut-off rows did, becomes less likely
 
 
@@ -660,7 +660,7 @@ def test_the_overlong_penalty_counts_sampled_tokens_and_is_part_of_the_reward():
     (slope,), metrics = gradients_of_an_update(model, rollout, torch.tensor([1.0, 1, 0, 0]), overlong=0.5, **settings)
     (by_hand,), _ = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0, 0, 0]), overlong=0.0, **settings)
     torch.testing.assert_close(slope, by_hand)
-    assert slope[2, EOS] < 0 and metrics["mixed_groups"] == 0  # the groups agree about what is right
+    assert slope[2, EOS] < 0 and metrics["groups_with_variance"] == 0  # the groups agree about what is right
 
 
 # ---- only the tokens that were a choice
@@ -740,7 +740,7 @@ def test_groups_wait_until_there_are_enough():
         assert metrics["updates"] == 0 and sum(len(r) for _, r in algorithm.waiting) == waiting
         assert all(torch.equal(w, start[name]) for name, w in model.state_dict().items())
     metrics = algorithm.update(eight(model), torch.tensor(AGREE + MIXED))
-    assert metrics["updates"] == 1 and metrics["mixed_groups"] == 0.5 and algorithm.waiting == []
+    assert metrics["updates"] == 1 and metrics["groups_with_variance"] == 0.5 and algorithm.waiting == []
     assert not torch.equal(model.embed.weight, start["embed.weight"])
 
 

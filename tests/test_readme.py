@@ -9,6 +9,7 @@ import pytest
 import tasks
 import train
 from docs import lines
+from plumbing import start
 from toys import seed
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -59,9 +60,9 @@ def test_every_command_parses(with_the_example):
     for script, flags in commands:
         assert (ROOT / script).exists(), script
         if script == "train.py":
-            algo, task, given, resume = train.read_command_line(flags.replace("$task", "circuit").replace("$seed", "0").split())
+            algo, task, given, resume = start.read_command_line(flags.replace("$task", "circuit").replace("$seed", "0").split())
             if not resume:
-                train.configure(algo, task, given)
+                start.configure(algo, task, given)
 
 
 def test_the_example_of_a_task_is_a_task(with_the_example):
@@ -78,7 +79,7 @@ def test_the_example_of_a_task_is_a_task(with_the_example):
 
 
 def test_the_example_of_a_task_trains(with_the_example, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(start, "RUNS", tmp_path / "runs")
     summary = train.main("--task reverse --length 5 --sft-steps 3 --sft-batch 8 --steps 2 --prompts 2 --group-size 4 --n-layer 1 "
                          "--n-embd 32 --test-problems 3 --eval-every 0 --device cpu".split())
     assert summary["steps"] == 2 and summary["after"]["length"] > 1
