@@ -17,7 +17,6 @@ import sys
 
 import pytest
 
-import bench
 import evaluate
 import method
 import plot
@@ -25,6 +24,7 @@ import search
 import tasks
 import train
 import verifier
+from bench import speed
 from config import InputError, Parser, add_flags, flag, from_flags
 from plumbing import start
 
@@ -37,7 +37,7 @@ for algo, task in [(algo, "countdown") for algo in ("sft", *method.names())] + [
             RUN_FLAGS.setdefault((config_class, flag(f.name)), (["--algo", algo, "--task", task], f))
 COMMANDS = [(module, config_class, f) for module, config_class in
             ((evaluate, evaluate.EvaluateConfig), (search, search.SearchConfig), (verifier, verifier.JudgeConfig),
-             (bench, bench.BenchConfig)) for f in dataclasses.fields(config_class)]
+             (speed, speed.BenchConfig)) for f in dataclasses.fields(config_class)]
 each_run_flag = pytest.mark.parametrize("argv, f", RUN_FLAGS.values(), ids=[f"{c.__name__} {name}" for c, name in RUN_FLAGS])
 each_other_flag = pytest.mark.parametrize("module, config_class, f", COMMANDS, ids=lambda x: getattr(x, "name", None))
 
@@ -156,17 +156,17 @@ def test_what_does_not_go_together_is_refused_before_a_folder_is_made(flags, nam
 
 @pytest.mark.parametrize("module, argv", [(evaluate, []), (search, []), (verifier, []), (plot, []), (plot, ["--chains=True", "x"]),
                                           (evaluate, ["x" * 5000]), (search, ["x" * 5000]), (verifier, ["nowhere"]),
-                                          (bench, ["nowhere"]), (plot, ["nowhere"]), (plot, ["--chains", "nowhere"]),
+                                          (speed, ["nowhere"]), (plot, ["nowhere"]), (plot, ["--chains", "nowhere"]),
                                           (evaluate, ["nowhere", "--k", "8", "--samples", "4"])],
                          ids=lambda x: getattr(x, "__name__", None) or " ".join(x)[:20])
 def test_a_command_without_its_run_is_refused(module, argv, capsys):
     refusal(lambda: module.main(argv), capsys)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "search", "verifier", "bench"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "search", "verifier", "bench/speed"])
 def test_the_real_commands_print_one_line_and_exit_with_status_2(command):
     """What the table cannot show: how the command itself ends. One value is refused by argparse, one by us: train has both."""
-    argv = {"train": ["--task", "two\nlines"]}.get(command, ["nowhere", "--problems" if command != "bench" else "--rows", "0"])
+    argv = {"train": ["--task", "two\nlines"]}.get(command, ["nowhere", "--problems" if command != "bench/speed" else "--rows", "0"])
     here = pathlib.Path(train.__file__).parent
     done = subprocess.run([sys.executable, f"{command}.py", *argv], cwd=here, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and done.stderr.startswith("error: --")
