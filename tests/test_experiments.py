@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-NAMES = ("compare", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time")
+NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time")
 
 
 @pytest.fixture
