@@ -4,7 +4,7 @@
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
 The claim to be examined: which way of learning from a rule gets most out of a token? Countdown, defaults, a million sampled
-tokens each (--token-budget), seeds 0 and 1. A cell is one run: train, then measure. Of three learning rates the one is taken
+tokens each (--token-budget), seeds 0, 1 and 2. A cell is one run: train, then measure. Of three learning rates the one is taken
 that does best on `val` with seed 0; only the chosen cells are measured on `test`. Beside them: the warm start as it is, trained on
 for as many seconds as GRPO took, and random search with as many attempts as the policy of GRPO makes.
 
@@ -13,7 +13,7 @@ Results: docs/compare.{md,json}.
 import json
 import resource
 
-from cells import main, train
+from cells import main, spread, train
 
 # name: (--algo, other flags, learning rates)
 METHODS = {
@@ -27,7 +27,7 @@ METHODS = {
     "dpo": ("dpo", [], ("1.5e-4", "3e-4", "6e-4")),
     "dpo --iterative": ("dpo", ["--iterative"], ("1.5e-4", "3e-4", "6e-4")),
 }
-FULL = {"tokens": 1_000_000, "seeds": (0, 1), "problems": 500, "methods": METHODS}
+FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "methods": METHODS}
 QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100,
          "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}
 
@@ -70,7 +70,7 @@ def report(folder, plan, get):
     table = get([(m, lr, seed, "test") for m, lr in rows for seed in seeds])
     lines = ["| method | learning rates: pass@1 on val, seed 0 | pass@1 | pass@8 | tokens per answer | updates | seconds |",
              "|---|---|---|---|---|---|---|"]
-    both = lambda m, lr, name, form: " / ".join(format(table[m, lr, seed, "test"][name], form) for seed in seeds)
+    both = lambda m, lr, name, form: spread((table[m, lr, seed, "test"][name] for seed in seeds), form)
     for m, lr in rows:
         choice = ", ".join(f"{'**' * (r == lr)}{r}: {tried[m, r, seeds[0], 'val']['pass@1']:.3f}{'**' * (r == lr)}"
                            for r in methods[m][2]) if m in methods else ""

@@ -9,7 +9,7 @@ completion with a false step in its thinking (dense).
 The setting: countdown, GRPO, defaults, seeds 0, 1 and 2. Means over the last ten steps, some 5,000 completions of training problems
 that were drawn fresh, so none had been trained on. Legal: the share of attempts that follow the rules. Results: docs/dense_reward.{md,json,png}.
 """
-from cells import main, metrics, train
+from cells import main, metrics, spread, train
 
 FULL = {"seeds": (0, 1, 2), "steps": 100}
 QUICK = {"seeds": (0,), "steps": 15}
@@ -34,7 +34,7 @@ def report(folder, plan, get):
     lines = ["| reward | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
     for reward in REWARDS:
         cells = [[found[reward, seed][name] for seed in plan["seeds"]] for name in COLUMNS]
-        lines.append(f"| {reward} | " + " | ".join(f"{sum(v) / len(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in cells) + " |")
+        lines.append(f"| {reward} | " + " | ".join(map(spread, cells)) + " |")
     first = [found["sparse", seed]["first"]["legal"] for seed in plan["seeds"]]
     lines.append(f"\nMean over seeds {', '.join(map(str, plan['seeds']))} (lowest to highest), steps {plan['steps'] - 9} to {plan['steps']}. "
                  f"In the first step, before any update, {sum(first) / len(first):.3f} of the attempts are legal.")
