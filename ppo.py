@@ -148,7 +148,7 @@ class PPO(Method):
         self.beta, self.steps = config.beta, 0
 
     @torch.no_grad()
-    def look(self, rollout, batch=256):
+    def frozen(self, rollout, batch=256):
         """The frozen picture of this batch: log-probs of the reference and values of the critic, each (B, T)."""
         over = lambda f: torch.cat([f(tokens) for tokens in rollout.tokens.split(batch)])
         return (over(lambda tokens: score(self.reference, tokens, self.config.temperature)[0]),
@@ -157,15 +157,15 @@ class PPO(Method):
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
         c, mask, device = self.config, rollout.mask, self.policy.device
-        ref_logprobs, old_values = self.look(rollout)
+        ref_logprobs, old_values = self.frozen(rollout)
         r = token_rewards(rewards.to(device), rollout.logprobs, ref_logprobs, mask, self.beta)
         advantages, returns = gae(r, old_values, mask, c.gamma, c.lam)
-        outcomes = gae(r, old_values, mask, c.gamma, 1.0)[1]  # what really came: the judge of the critic, at any lambda
+        mc_returns = gae(r, old_values, mask, c.gamma, 1.0)[1]  # Monte Carlo: what really came, which the critic is measured by at any lambda
         kl = {k: float(kl_estimate(rollout.logprobs, ref_logprobs, k)[mask].mean()) for k in ("k1", "k3")}
         first = mask.int().argmax(1, keepdim=True)
         last = (mask * torch.arange(mask.shape[1], device=device)).amax(1, keepdim=True)
         metrics = {"kl": kl["k1"], "kl_k3": kl["k3"], "beta": self.beta,
-                   "explained_variance": explained_variance(old_values, outcomes, mask),
+                   "explained_variance": explained_variance(old_values, mc_returns, mask),
                    "value_first": float(old_values.gather(1, first).mean()), "value_last": float(old_values.gather(1, last).mean())}
         if c.whiten:
             advantages = whiten(advantages, mask)

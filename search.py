@@ -525,7 +525,7 @@ def measure(model, task, problems, method, budget, c, judge, typical, max_new_to
     """-> dict: accuracy with its 95 % interval (low, high), tokens per problem, seconds, rows per call of the model, and with
     --render the tree of the first problem as text."""
     generator = torch.Generator(model.device).manual_seed(c.seed)
-    desk = Desk(model, task, problems, max_new_tokens, c.temperature, generator, judge, c.aggregate, c.rollouts)
+    desk = Desk(model, task, problems, max_new_tokens, c.temperature, generator, judge, c.loss_aggregation, c.rollouts)
     started = time.time()
     rows, trees = run_method(desk, method, budget, c, typical)
     seconds = time.time() - started

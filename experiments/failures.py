@@ -21,11 +21,11 @@ RUNS = {  # name: flags of train.py; every one is a whole command
     "entropy": ["--algo", "grpo", "--steps", "20", "--train-problems", "1"],
     "format": ["--algo", "grpo", "--steps", "20", "--sft-steps", "100", "--accuracy-weight", "0.1", "--format-weight", "1"],
     "k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1"],
-    "k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--aggregate", "constant"],
+    "k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--loss-aggregation", "constant"],
     "k2": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k2"],
     "only_k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--accuracy-weight", "0"],
     "only_k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--accuracy-weight", "0",
-                         "--aggregate", "constant"],
+                         "--loss-aggregation", "constant"],
 }
 PANELS = [  # title, unit, (label, run, metric) of each curve
     ("1. collapse", "accuracy", [("lr 3e-3", "rate", "accuracy"), ("lr 3e-4", "healthy", "accuracy")]),

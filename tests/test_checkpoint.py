@@ -125,6 +125,12 @@ def test_a_newer_version_is_refused_in_one_line(path):
     assert "newer" in refusal(edited(path, version=checkpoint.VERSION + 1))
 
 
+def test_an_older_version_is_refused_in_one_line(path):
+    """Its names are others, and there is no layer that would translate them."""
+    line = refusal(edited(path, version=checkpoint.VERSION - 1))
+    assert "older" in line and "train it anew" in line
+
+
 def test_another_vocabulary_is_refused_in_one_line(path):
     """The ids would mean other words, and nothing else would notice."""
     assert "vocabulary" in refusal(edited(path, vocabulary=["a", "b"]))

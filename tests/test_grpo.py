@@ -233,7 +233,7 @@ def test_the_micro_batch_size_does_not_change_the_gradient(aggregate, beta):
     """Trap 11. Also the metrics are those of the whole batch."""
     rewards = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0])
     rollout = eight(tiny_gpt(vocab_size=6))
-    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, aggregate=aggregate, beta=beta)
+    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, loss_aggregation=aggregate, beta=beta)
             for size in (8, 2, 1)]
     for gradients, metrics in seen[1:]:
         for a, b in zip(gradients, seen[0][0]):
@@ -249,7 +249,7 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_over_all_rows(aggregate):
     loss, _ = policy_loss(score(model, rollout.tokens)[0], rollout.logprobs, group_advantages(rewards, 4), rollout.mask,
                           **(CLIP | {"aggregate": aggregate}))
     expected = torch.autograd.grad(loss, list(model.parameters()))
-    for a, b in zip(gradients_of_an_update(model, rollout, rewards, aggregate=aggregate)[0], expected):
+    for a, b in zip(gradients_of_an_update(model, rollout, rewards, loss_aggregation=aggregate)[0], expected):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
 
 
@@ -374,7 +374,7 @@ def test_collect_samples_a_group_for_every_problem():
 
 def test_leaving_the_sample_out_of_its_baseline_by_hand():
     """1 against the mean of 0, 0 and 0.5; the three others against means of 0.5, 0.5 and 1/3."""
-    advantages = group_advantages(torch.tensor([1.0, 0, 0, 0.5, 0.1, 0.1, 0.1, 0.1]), 4, std=False, baseline="others")
+    advantages = group_advantages(torch.tensor([1.0, 0, 0, 0.5, 0.1, 0.1, 0.1, 0.1]), 4, std=False, baseline="leave_one_out")
     assert advantages.tolist() == pytest.approx([5 / 6, -1 / 2, -1 / 2, 1 / 6, 0, 0, 0, 0])
     assert not advantages[4:].any()
 
@@ -386,13 +386,13 @@ def test_each_row_of_the_table_is_a_legal_config():
     for name, row in TABLE.items():
         check(GRPOConfig(**row))
     for name, row in PAPERS.items():  # whole, as they stand beside each other
-        assert {"baseline", "std", "aggregate", "clip_low", "clip_high", "beta"} <= row.keys(), name
+        assert {"baseline", "std", "loss_aggregation", "clip_low", "clip_high"} <= row.keys(), name
 
 
 @pytest.mark.parametrize("name, other, differ", [
     ("rloo", "reinforce", {"baseline"}),
-    ("dr_grpo", "grpo", {"std", "aggregate"}),
-    ("dapo", "grpo", {"aggregate", "clip_high", "dynamic_sampling", "overlong"}),
+    ("dr_grpo", "grpo", {"std", "loss_aggregation"}),
+    ("dapo", "grpo", {"loss_aggregation", "clip_high", "dynamic_sampling", "overlong"}),
     ("dr_grpo", "reinforce", {"clip_low", "clip_high"}),
 ])
 def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, differ):
@@ -404,8 +404,8 @@ def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, d
 
 def test_the_rows_are_those_of_the_papers():
     assert [name for name, row in PAPERS.items() if row["std"]] == ["grpo", "dapo"]
-    assert [name for name, row in PAPERS.items() if row["baseline"] == "others"] == ["rloo"]
-    assert {name: row["aggregate"] for name, row in PAPERS.items()} == {
+    assert [name for name, row in PAPERS.items() if row["baseline"] == "leave_one_out"] == ["rloo"]
+    assert {name: row["loss_aggregation"] for name, row in PAPERS.items()} == {
         "reinforce": "constant", "rloo": "constant", "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean"}
     assert (TABLE["dapo"]["clip_low"], TABLE["dapo"]["clip_high"], TABLE["dapo"]["overlong"]) == (0.2, 0.28, 0.2)
 
@@ -609,7 +609,7 @@ def test_a_kl_in_the_reward_of_whole_completions_is_right_too():
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     rows, chance = pairs.flatten(), chances.detach()[pairs].prod(1).repeat_interleave(2)
     rewards = -(logprobs.detach() - ref_logprobs).sum(1)[rows]
-    advantages = group_advantages(rewards, 2, std=False, baseline="others")
+    advantages = group_advantages(rewards, 2, std=False, baseline="leave_one_out")
     weights = token_weights(WRITTEN[rows], "constant") * len(pairs) * chance[:, None]
     loss, _ = policy_loss(logprobs[rows], logprobs[rows].detach(), advantages, WRITTEN[rows], **NO_CLIP, aggregate="constant",
                           weights=weights)
@@ -656,7 +656,7 @@ def test_the_overlong_penalty_counts_sampled_tokens_and_is_part_of_the_reward():
     """Limit 4, share 1/2: the rows have 1 and 4 tokens behind a prompt of 3. Right both, but the long one pays 1."""
     model = Bigram(torch.zeros(4, 4))
     rollout = written(model, [[2, 2, 2, EOS], [2, 2, 2, 3, 3, 3, 3], [2, 2, 2, 3], [2, 2, 2, 3]], 3)
-    settings = {"group_size": 2, "max_new_tokens": 4, "std": False, "aggregate": "constant"}
+    settings = {"group_size": 2, "max_new_tokens": 4, "std": False, "loss_aggregation": "constant"}
     (slope,), metrics = gradients_of_an_update(model, rollout, torch.tensor([1.0, 1, 0, 0]), overlong=0.5, **settings)
     (by_hand,), _ = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0, 0, 0]), overlong=0.0, **settings)
     torch.testing.assert_close(slope, by_hand)
@@ -680,8 +680,8 @@ def test_the_policy_gradient_reaches_only_the_tokens_of_high_entropy():
     table[3, EOS] = 5.0
     model = Bigram(table)
     rollout, rewards = written(model, [[2, 3, EOS], [2, 3, EOS], [2, 0, 3], [2, 3, 0]]), torch.tensor([1.0, 0, 0, 0])
-    some, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=0.5, aggregate="token_mean")
-    every, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=1.0, aggregate="token_mean")
+    some, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=0.5, loss_aggregation="token_mean")
+    every, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=1.0, loss_aggregation="token_mean")
     assert every[0][3].any() and not some[0][3].any()
     assert torch.equal(some[0][2], every[0][2]) and some[0][2].any()
 
@@ -747,7 +747,7 @@ def test_groups_wait_until_there_are_enough():
 def test_the_gradient_of_groups_that_came_together_is_that_of_one_batch():
     """Of both mixed groups as one rollout, with weights of 1 / (all their tokens). Rows of the groups that agree are gone."""
     model = tiny_gpt(vocab_size=6)
-    settings = {"prompts": 2, "aggregate": "token_mean"}
+    settings = {"prompts": 2, "loss_aggregation": "token_mean"}
     first, second = eight(model), eight(model, limit=5)
     algorithm = make(model, dynamic_sampling=True, **settings)
     algorithm.optimizer.step = lambda **_: 0.0
