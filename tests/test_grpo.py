@@ -211,7 +211,7 @@ def test_the_same_factor_from_the_sampler_to_the_gradient_of_the_weights():
 
 def make(policy, **settings):
     defaults = {"group_size": 4, "lr": 0.01, "max_new_tokens": 12, "micro_batch": 64, "max_grad_norm": 1e9, "std": True,
-                "beta": 0.0, "epochs": 1, "temperature": 1.0, "aggregate": "sequence_mean"}
+                "beta": 0.0, "epochs": 1, "temperature": 1.0, "loss_aggregation": "sequence_mean"}
     return GRPO(policy, TASK, GRPOConfig(**(defaults | settings)), seeded())
 
 

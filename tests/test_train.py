@@ -415,7 +415,7 @@ def refused(argv, capsys):
     ("--group-size 1", "--group-size"), ("--group-size 2.5", "--group-size"), ("--lr nan", "--lr"), ("--lr -1", "--lr"),
     ("--init missing", "missing"), ("--block-size 8", "--block-size"), ("--max-new-tokens 2", "--max-new-tokens"),
     ("--fish 3", "--fish"), ("fish", "fish"), ("--steps", "--steps"), ("--ste 3", "--ste"), ("--resume nowhere", "nowhere"),
-    ("--n-embd 34", "--n-embd"), ("--loss-aggregation mean", "--aggregate"), ("--temperature 0", "--temperature"),
+    ("--n-embd 34", "--n-embd"), ("--loss-aggregation mean", "--loss-aggregation"), ("--temperature 0", "--temperature"),
     ("--seed -1", "--seed"), ("--lr inf", "--lr"),
     ("--test-samples 8", "--test-samples"), ("--dtype float16", "--dtype"), ("--device tpu", "--device"),
     ("--top-k 5", "--top-k"), ("--top-p 0.9", "--top-p"),  # trap 6: what is sampled from must be what is trained
