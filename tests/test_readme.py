@@ -16,7 +16,7 @@ import torch
 import tasks
 import train
 from docs import lines, notebook
-from toys import EOS, Bigram, seed, written
+from toys import Bigram, seed, written
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in lines.PAGES}
@@ -151,18 +151,37 @@ def test_every_command_for_train_parses(page, command, with_the_example, tmp_pat
 def test_every_other_command_parses(page, command, only_parse, monkeypatch):
     words = shlex.split(command)
     if words[0] == "-c":
-        return compile(words[1], page, "exec")
+        compile(words[1], page, "exec")
+        return
     if words[:2] in (["-m", "pytest"], ["-m", "pip"], ["-m", "venv"]):
         assert all((ROOT / word).exists() for word in words if word.endswith(".py"))
         return
     script = ROOT / words[0]
     assert script.exists(), command
-    if "parse" not in script.read_text().lower():  # a script without flags: docs/lines.py
+    if words[0] in ("docs/lines.py", "docs/notebook.py"):  # they write files and have no flags
         assert len(words) == 1
         return
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(Parsed):
         runpy.run_path(str(script), run_name="__main__")
+
+
+def flags():
+    """Every flag of every command: settings (a switch also as --no-...), and what is added to a parser by hand."""
+    known = set()
+    for path in [path for folder in (".", "*") for path in ROOT.glob(f"{folder}/*.py") if path.parent.name not in ("tests", ".venv")]:
+        text = path.read_text()
+        for name, kind in re.findall(r"^    (\w+): (\w+) = setting\(", text, re.M):
+            known |= {"--" + name.replace("_", "-")} | ({"--no-" + name.replace("_", "-")} if kind == "bool" else set())
+        known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', text)) | {"--help"}
+    return known
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_flag_that_is_named_exists(page):
+    spans = re.findall(r"`([^`]+)`", without_code(PAGES[page]))
+    named = {flag for span in spans if "pip" not in span for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", span)}
+    assert not named - flags()
 
 
 # ---- the examples of docs/extending.md
