@@ -50,7 +50,7 @@ import json
 
 for line in pathlib.Path(RUN, "metrics.jsonl").read_text().splitlines()[::20]:   # every 20th step
     m = json.loads(line)
-    print({name: round(m[name], 3) for name in ("step", "accuracy", "attempts", "hits", "legal", "entropy", "mixed_groups", "kl")})"""),
+    print({name: round(m[name], 3) for name in ("step", "accuracy", "attempts", "hits", "legal", "entropy", "groups_with_variance", "kl")})"""),
     ("markdown", """
 ## One search
 

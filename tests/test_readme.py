@@ -1,5 +1,6 @@
 """What README and docs say exists, exists; their commands parse; their examples of a task and of a method run; the notebook is up to date."""
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -13,9 +14,12 @@ import sys
 import pytest
 import torch
 
+import method
+import methods
 import tasks
 import train
 from docs import lines, notebook
+from plumbing import start
 from toys import Bigram, seed, written
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -142,9 +146,9 @@ def test_every_command_for_train_parses(page, command, with_the_example, tmp_pat
     if "--resume" in flags:  # a run of any kind, to be resumed
         (tmp_path / "config.json").write_text(json.dumps({"algo": "grpo", "task": "countdown"}))
         flags[flags.index("--resume") + 1] = str(tmp_path)
-    algo, task, given, resume = train.read_command_line(flags)
+    algo, task, given, resume = start.read_command_line(flags)
     if not resume:
-        train.configure(algo, task, given)
+        start.configure(algo, task, given)
 
 
 @pytest.mark.parametrize("page, command", [(page, command) for page, command in ALL if not command.startswith("train.py")])
@@ -214,11 +218,11 @@ def test_the_example_is_as_short_as_it_says(with_the_example):
 @pytest.fixture
 def running_mean(tmp_path, monkeypatch):
     """The page's own method, as the module that it would be."""
-    (tmp_path / "runningmean.py").write_text(example("class RunningMean:"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import runningmean
-    yield runningmean
-    sys.modules.pop("runningmean", None)
+    (tmp_path / "running_mean.py").write_text(example("class RunningMean("))
+    monkeypatch.setattr(method, "FOLDER", tmp_path)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    yield importlib.import_module("methods.running_mean")
+    sys.modules.pop("methods.running_mean", None)
 
 
 def test_the_example_of_a_test_holds(running_mean):
@@ -228,8 +232,7 @@ def test_the_example_of_a_test_holds(running_mean):
 
 
 def test_the_example_of_a_method_trains_and_goes_on(running_mean, tmp_path, monkeypatch):
-    monkeypatch.setitem(train.ALGORITHMS, "running_mean", (running_mean.RunningMean, {}))
-    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(start, "RUNS", tmp_path / "runs")
     run = str(tmp_path / "run")
     train.main("--algo running_mean --sft-steps 1 --sft-batch 4 --steps 2 --prompts 4 --n-layer 1 --n-embd 32 --n-head 2 --numbers 2 "
                f"--cot off --test-problems 2 --eval-every 0 --device cpu --out {run}".split())
