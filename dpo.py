@@ -99,7 +99,7 @@ class DPO(Method):
         self.optimizer = make_optimizer(policy, config.lr)
 
     def update(self, rollout, rewards):
-        """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
+        """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c = self.config
         items = torch.stack(pairs(rewards.to(self.policy.device), c.group_size), 1)  # (N, 2)
 

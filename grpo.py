@@ -279,7 +279,7 @@ class GRPO(Method):
         self.waiting = []  # dynamic sampling: (rollout, rewards) of groups with variance, until there are enough of them
 
     def update(self, rollout, rewards):
-        """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
+        """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c, rewards = self.config, rewards.to(self.policy.device)
         groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those with variance
         metrics = {"updates": 0, "groups_with_variance": float(groups.float().mean()), "kl": self.kl(rollout)}

@@ -155,7 +155,7 @@ class PPO(Method):
                 over(lambda tokens: values(self.critic, tokens)))
 
     def update(self, rollout, rewards):
-        """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
+        """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c, mask, device = self.config, rollout.mask, self.policy.device
         ref_logprobs, old_values = self.frozen(rollout)
         r = token_rewards(rewards.to(device), rollout.logprobs, ref_logprobs, mask, self.beta)

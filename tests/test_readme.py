@@ -93,7 +93,7 @@ def commands(text):
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", without_code(text))]
     found = []
     for line in [*re.findall(r'python -c ".*?"', blocks, re.S), *re.sub(r'python -c ".*?"', "", blocks, flags=re.S).splitlines(), *spans]:
-        line = line.replace("$task", "circuit").replace("$seed", "0")
+        line = line.replace("$task", "circuit").replace("$seed", "0").replace(" $flags --", " --beta 0.3 --")
         for part in [line] if " -c " in line else re.split(r";|&&", line):
             words = shlex.split(part, comments=True) if re.search(r"\bpython\b", part) else []
             starts = [i for i, word in enumerate(words) if re.fullmatch(r"(\S*/)?python", word)]
