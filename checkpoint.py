@@ -1,6 +1,6 @@
 """Checkpoints: everything a run needs to go on, or a reader to use the model, in one file.
 
-    {"format": "thinksmall", "version": 1,
+    {"format": "thinksmall", "version": 2,
      "task": {"name", "options"}, "vocabulary": [...], "shape": {n_layer, ...}, "config": {...}   what it is
      "model": state_dict,                                                                         the weights
      ... whatever else the writer adds: algorithm state, random states, counters}                 to resume
@@ -22,7 +22,7 @@ import tasks
 from config import InputError
 from model import GPT, GPTConfig, ScalarModel
 
-FORMAT, VERSION = "thinksmall", 1
+FORMAT, VERSION = "thinksmall", 2
 
 
 @contextlib.contextmanager
@@ -97,8 +97,10 @@ def load(path):
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); is it whole, and one of ours?")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("version"), int):
         raise InputError(f"{path}: is not a checkpoint of this project")
-    if content["version"] > VERSION:
-        raise InputError(f"{path}: was written by a newer version ({content['version']}, this one reads up to {VERSION})")
+    if content["version"] != VERSION:
+        older = content["version"] < VERSION
+        raise InputError(f"{path}: was written by {'an older' if older else 'a newer'} version ({content['version']}, this one reads {VERSION}); "
+                         f"{'train it anew' if older else 'update this project'}")
     missing = {"task", "vocabulary", "shape", "config", "model"} - content.keys()
     if missing:
         raise InputError(f"{path}: is not a whole checkpoint: {', '.join(sorted(missing))} is missing")

@@ -28,9 +28,10 @@ import torch
 import torch.nn.functional as F
 
 from config import setting
+from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
-from sample import SamplingConfig, collect, score
+from sample import SamplingConfig, score
 
 
 @dataclass
@@ -87,22 +88,18 @@ def pairs(rewards, group_size):
     return best[differ], worst[differ]
 
 
-class DPO:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
-    Config = DPOConfig
+class DPO(Method):
+    """The algorithm as train.py sees it: see method.py."""
+    Config, saved = DPOConfig, ("optimizer", "reference")
 
-    def __init__(self, policy, task, config, generator=None):
-        """policy: GPT, trained in place. generator: torch.Generator on its device, for the sampling."""
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.reference = copy.deepcopy(policy).requires_grad_(False)
-        self.behaviour = policy if config.iterative else self.reference
+        self.behavior = policy if config.iterative else self.reference
         self.optimizer = make_optimizer(policy, config.lr)
 
-    def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
-
     def update(self, rollout, rewards):
-        """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
+        """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c = self.config
         items = torch.stack(pairs(rewards.to(self.policy.device), c.group_size), 1)  # (N, 2)
 
@@ -120,13 +117,6 @@ class DPO:
             return value * part.share, {name: (each.sum(), len(each)) for name, each in stats.items()}
 
         return {"pairs": len(items)} | optimize([Learner(self.optimizer, loss)], items, rollout.mask, c, generator=self.generator)
-
-    def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict()}
-
-    def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.reference.load_state_dict(state["reference"])
 
 
 # Exercises

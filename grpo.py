@@ -1,4 +1,4 @@
-"""GRPO and its relatives: reinforcement learning from a rule, with the group of samples as its own baseline.
+"""GRPO and its variants: reinforcement learning from a rule, with the group of samples as its own baseline.
 
 The idea. Sample G completions o_1 ... o_G of one prompt and let the rule reward them, r_1 ... r_G. Those above the group's mean
 become more likely, those below less likely. The mean is the baseline: a Monte-Carlo estimate of what the critic in PPO
@@ -18,14 +18,14 @@ length. It does not say what the policy has learned: only its gradient, A * grad
 
 The recipe:
   1. sample G completions for each of some prompts (`collect`); the rule rewards them (train.py);
-  2. normalise the rewards within each group: advantages (`group_advantages`); a group that agrees teaches nothing;
+  2. normalise the rewards within each group: advantages (`group_advantages`); a zero-variance group teaches nothing;
   3. recompute the log-probs with a gradient, form the loss (`policy_loss`), step; perhaps several times.
 
-The relatives differ from this in a few settings each. TABLE has them all, one row a method.
+The variants differ from this in a few settings each. TABLE has them all, one row a method.
 
 What is simplified: the reference is the warm start and stays it (DeepSeekMath renews it now and then); rewards are for whole
 completions. Running out of tokens is a failure with reward 0, not an episode that goes on elsewhere. RLOO's authors put a KL
-into the reward; here no relative has one unless `--beta` asks for it. DAPO fills its batch exactly and drops what is left over;
+into the reward; here no variant has one unless `--beta` asks for it. DAPO fills its batch exactly and drops what is left over;
 here an update takes all groups that have come together.
 """
 import copy
@@ -34,26 +34,27 @@ from dataclasses import dataclass
 import torch
 
 from config import setting
+from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
-from sample import Rollout, SamplingConfig, collect, join, score
+from sample import Rollout, SamplingConfig, join, score
 
 
 @dataclass
 class GRPOConfig(SamplingConfig):
-    """GRPO and its relatives"""
+    """GRPO and its variants"""
     group_size: int = setting(8, "G: samples per problem, compared with each other", low=2, high=65536)
     lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
     baseline: str = setting("mean", "what is subtracted: the group's mean, or that of the other samples in it",
-                            choices=("mean", "others"))
+                            choices=("mean", "leave_one_out"))
     std: bool = setting(True, "divide advantages by the group's standard deviation")
-    aggregate: str = setting("sequence_mean", "how token terms are averaged",
+    loss_aggregation: str = setting("sequence_mean", "how token terms are averaged",
                              choices=("sequence_mean", "token_mean", "constant"))
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this; 1: not at all", low=0.0, high=1.0)
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     beta: float = setting(0.0, "weight of the KL to the warm start in the loss", low=0.0, high=100.0)
     kl_estimator: str = setting("k3", "which estimate of the KL is in the loss, see kl_estimate", choices=("k1", "k2", "k3"))
-    dynamic_sampling: bool = setting(False, "drop groups that agree and sample on until a batch is full")
+    dynamic_sampling: bool = setting(False, "drop zero-variance groups and sample on until a batch is full")
     overlong: float = setting(0.0, "penalise the last share of the token limit (DAPO: 0.2)", low=0.0, high=1.0)
     length_weight: float = setting(0.0, "weight of a reward for being shorter than one's group (Kimi)", low=0.0, high=100.0)
     top_entropy: float = setting(1.0, "train only this share of the tokens, those of highest entropy", low=1e-6, high=1.0)
@@ -66,14 +67,14 @@ class GRPOConfig(SamplingConfig):
 
 # The family. With one update per batch (--epochs 1) no ratio leaves 1, so clips do nothing; reinforce, rloo and dr_grpo then
 # follow the same gradient up to a constant, G/(G-1), which Adam does not notice.
-#            who is the baseline     scale         tokens weigh                   clip: below 1 - .. and above 1 + ..    KL loss
+#            what is subtracted             scale         what a token counts                   clip: below 1 - .. and above 1 + ..
 NO_CLIP = {"clip_low": 1.0, "clip_high": 1e6}
 TABLE = {
-    "reinforce": {"baseline": "mean",  "std": False, "aggregate": "constant",      **NO_CLIP,                          "beta": 0.0},
-    "rloo":      {"baseline": "others","std": False, "aggregate": "constant",      **NO_CLIP,                          "beta": 0.0},
-    "grpo":      {"baseline": "mean",  "std": True,  "aggregate": "sequence_mean", "clip_low": 0.2, "clip_high": 0.2,  "beta": 0.0},
-    "dr_grpo":   {"baseline": "mean",  "std": False, "aggregate": "constant",      "clip_low": 0.2, "clip_high": 0.2,  "beta": 0.0},
-    "dapo":      {"baseline": "mean",  "std": True,  "aggregate": "token_mean",    "clip_low": 0.2, "clip_high": 0.28, "beta": 0.0,
+    "reinforce": {"baseline": "mean",          "std": False, "loss_aggregation": "constant",      **NO_CLIP},
+    "rloo":      {"baseline": "leave_one_out", "std": False, "loss_aggregation": "constant",      **NO_CLIP},
+    "grpo":      {"baseline": "mean",          "std": True,  "loss_aggregation": "sequence_mean", "clip_low": 0.2, "clip_high": 0.2},
+    "dr_grpo":   {"baseline": "mean",          "std": False, "loss_aggregation": "constant",      "clip_low": 0.2, "clip_high": 0.2},
+    "dapo":      {"baseline": "mean",          "std": True,  "loss_aggregation": "token_mean",    "clip_low": 0.2, "clip_high": 0.28,
                   "dynamic_sampling": True, "overlong": 0.2, "epochs": 2},
 }
 # Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is 0.04); dr_grpo,
@@ -95,12 +96,12 @@ def group_advantages(rewards, group_size, std=True, baseline="mean"):
 
     >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    >>> group_advantages(torch.tensor([1., 0., 0., 0., 1.]), 5, std=False, baseline="others").tolist()
+    >>> group_advantages(torch.tensor([1., 0., 0., 0., 1.]), 5, std=False, baseline="leave_one_out").tolist()
     [0.75, -0.5, -0.5, -0.5, 0.75]
     """
     groups = rewards.view(-1, group_size)
     advantages = groups - groups.mean(1, keepdim=True)
-    if baseline == "others":
+    if baseline == "leave_one_out":
         advantages = advantages * (group_size / (group_size - 1))
     if std:
         advantages = advantages / groups.std(1, correction=0, keepdim=True)
@@ -267,26 +268,21 @@ def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None
     return loss, before if low else None
 
 
-class GRPO:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
-    Config = GRPOConfig
+class GRPO(Method):
+    """The algorithm as train.py sees it: see method.py."""
+    Config, saved = GRPOConfig, ("optimizer", "reference")
 
-    def __init__(self, policy, task, config, generator=None):
-        """policy: GPT, trained in place. generator: torch.Generator on its device, for the sampling."""
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.optimizer = make_optimizer(policy, config.lr)
-        self.waiting = []  # dynamic sampling: (rollout, rewards) of groups that disagree, until there are enough of them
-
-    def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
+        self.waiting = []  # dynamic sampling: (rollout, rewards) of groups with variance, until there are enough of them
 
     def update(self, rollout, rewards):
-        """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
+        """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c, rewards = self.config, rewards.to(self.policy.device)
-        groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those that disagree
-        metrics = {"updates": 0, "mixed_groups": float(groups.float().mean()), "kl": self.kl(rollout)}
+        groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those with variance
+        metrics = {"updates": 0, "groups_with_variance": float(groups.float().mean()), "kl": self.kl(rollout)}
         rewards = self.shape(rollout, rewards)
         if c.dynamic_sampling:
             rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
@@ -298,9 +294,9 @@ class GRPO:
         # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
         steps = min(c.mini_batches, len(rows))  # an epoch
-        weights = token_weights(rollout.mask, c.aggregate, self.max_length)
+        weights = token_weights(rollout.mask, c.loss_aggregation, self.max_length)
         loss, before = actor(self.policy, rollout, advantages, c, reference=self.reference if c.beta else None, beta=c.beta,
-                             aggregate=c.aggregate, kl_estimator=c.kl_estimator, entropy_bonus=c.entropy_bonus)
+                             aggregate=c.loss_aggregation, kl_estimator=c.kl_estimator, entropy_bonus=c.entropy_bonus)
         return metrics | optimize([Learner(self.optimizer, loss, before=before)], rows, rollout.mask, c,
                                   lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)
 
@@ -342,11 +338,10 @@ class GRPO:
     def state_dict(self):
         waiting = [{**{name: value for name, value in vars(rollout).items() if torch.is_tensor(value)}, "rewards": rewards}
                    for rollout, rewards in self.waiting]
-        return {"optimizer": self.optimizer.state_dict(), "reference": self.reference.state_dict(), "waiting": waiting}
+        return super().state_dict() | {"waiting": waiting}
 
     def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.reference.load_state_dict(state["reference"])
+        super().load_state_dict(state)
         device = self.policy.device
         self.waiting = [(Rollout(**{name: value.to(device) for name, value in group.items() if name != "rewards"}),
                          group["rewards"].to(device)) for group in state["waiting"]]
@@ -358,5 +353,5 @@ class GRPO:
 # 2. Replace `torch.minimum` by `torch.maximum` in the loss. test_clip_removes_the_gradient_only_beyond_the_step names the
 #    cells of the table that change: which two gain a gradient, which two lose it? With --epochs 1 the run does not
 #    notice: why? With --epochs 4 it does: what do you see?
-# 3. Train with `--aggregate token_mean` and with `--aggregate sequence_mean`, and plot the mean length of both. Work out from
+# 3. Train with `--loss-aggregation token_mean` and with `--loss-aggregation sequence_mean`, and plot the mean length of both. Work out from
 #    test_weights_per_token which of the two prefers long wrong answers, and check it against what you see.

@@ -46,25 +46,25 @@ class KVCache:
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
 
-    def move(self, sources, targets, length):
+    def copy_rows(self, sources, targets, length):
         """The rows `sources` (N,) are copied to `targets`, N row numbers or a slice, up to `length` positions of each."""
         for buffer in self.keys + self.values:
             buffer[targets, :, :length] = buffer[sources, :, :length]
 
 
-def rotate(x, turn):
+def rotate(x, rope):
     """RoPE: turn each pair of neighbouring channels by an angle that grows with the position.
 
-    x (B, T, H, D) float; turn, complex numbers of length 1, broadcasts to (B, T, 1, D/2). A pair of channels is read as one
+    x (B, T, H, D) float; rope, complex numbers of length 1, broadcasts to (B, T, 1, D/2). A pair of channels is read as one
     complex number, so turning it is one product. The score of a turned query and a turned key depends on their distance
     alone. Source: RoFormer, arXiv:2104.09864, section 3.2.
     """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
 
 
 class Block(nn.Module):
-    """One layer: attention, then a SwiGLU MLP, each on the normalised stream and added back to it."""
+    """One layer: attention, then a SwiGLU MLP, each on the normalised residual stream and added back to it."""
 
     def __init__(self, config):
         super().__init__()
@@ -75,11 +75,11 @@ class Block(nn.Module):
         self.gate, self.up = (nn.Linear(C, hidden, bias=False) for _ in range(2))
         self.down = nn.Linear(hidden, C, bias=False)
 
-    def forward(self, x, turn, attend):
+    def forward(self, x, rope, attend):
         """x (B, T, C) -> (B, T, C). `attend(q, k, v)` is the one thing in which training and sampling differ."""
         y = self.attention_norm(x)
         q, k, v = (project(y).unflatten(-1, (self.n_head, -1)) for project in (self.q, self.k, self.v))  # (B, T, H, D)
-        y = attend(rotate(q, turn).transpose(1, 2), rotate(k, turn).transpose(1, 2), v.transpose(1, 2))  # (B, H, T, D)
+        y = attend(rotate(q, rope).transpose(1, 2), rotate(k, rope).transpose(1, 2), v.transpose(1, 2))  # (B, H, T, D)
         x = x + self.out(y.transpose(1, 2).flatten(-2))
         y = self.mlp_norm(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
@@ -98,12 +98,12 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, eps=1e-5)
         for name, p in self.named_parameters():
-            if p.ndim == 2:  # GPT-2's initialisation: what is added to the stream 2 * n_layer times starts smaller
+            if p.ndim == 2:  # GPT-2's initialisation: what is added to the residual stream 2 * n_layer times starts smaller
                 scale = (2 * config.n_layer) ** -0.5 if name.endswith(("out.weight", "down.weight")) else 1.0
                 nn.init.normal_(p, std=0.02 * scale)
         half = config.n_embd // config.n_head // 2
         angles = torch.outer(torch.arange(config.block_size), 10_000.0 ** (-torch.arange(half) / half))
-        self.register_buffer("turn", torch.polar(torch.ones_like(angles), angles), persistent=False)  # (block_size, D/2)
+        self.register_buffer("rope", torch.polar(torch.ones_like(angles), angles), persistent=False)  # (block_size, D/2)
 
     @property
     def device(self):
@@ -116,7 +116,7 @@ class GPT(nn.Module):
         return torch.autocast(self.device.type, dtype=self.compute_dtype, cache_enabled=torch.is_grad_enabled())
 
     def hidden(self, tokens, cache=None):
-        """tokens (B, T) -> the normalised stream (B, T, C): what a head reads. Fills the cache if one is given."""
+        """tokens (B, T) -> the normalised residual stream (B, T, C): what a head reads. Fills the cache if one is given."""
         B, T = tokens.shape
         if T > self.config.block_size:
             raise ValueError(f"{T} tokens do not fit into block_size {self.config.block_size}: lower max_new_tokens, or raise block_size")
@@ -127,7 +127,7 @@ class GPT(nn.Module):
                     cache.keys[i][:B, :, :T], cache.values[i][:B, :, :T] = k, v
                 # Rows are padded on the right, so the plain causal mask is enough: no real token ever sees padding.
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = block(x, self.turn[:T, None], attend)
+            x = block(x, self.rope[:T, None], attend)
         return self.norm(x)
 
     def logits(self, hidden):
@@ -147,23 +147,23 @@ class GPT(nn.Module):
             x = self.hidden(tokens, cache)
             return self.logits(x[torch.arange(len(x), device=x.device), lengths - 1])
 
-    def decode(self, tokens, positions, cache, bound):
-        """One step: tokens (B,) at positions (B,), one a row -> logits (B, V). See `extend`."""
+    def decode(self, tokens, positions, cache, kv_length):
+        """One step: tokens (B,) at positions (B,), one a row -> logits (B, V). See `prefill_chunk`."""
         with self.autocast():
-            return self.logits(self.extend(tokens[:, None], positions, cache, bound))[:, 0]
+            return self.logits(self.prefill_chunk(tokens[:, None], positions, cache, kv_length))[:, 0]
 
-    def extend(self, tokens, starts, cache, bound):
+    def prefill_chunk(self, tokens, starts, cache, kv_length):
         """Read on: tokens (B, S), padded on the right, follow what the cache holds of each row, starts (B,) positions -> (B, S, C).
 
-        `bound` is a number the host knows, above every position: only that many keys are read. Keys beyond a token's own
-        position belong to padding; they are masked. Shapes depend on B, S and `bound` alone, and nothing is asked of the
+        `kv_length` is a number the host knows, above every position: only that many keys are read. Keys beyond a token's own
+        position belong to padding; they are masked. Shapes depend on B, S and `kv_length` alone, and nothing is asked of the
         device: one step for each of them can be captured as a CUDA graph.
         """
         B, S = tokens.shape
         H, D = self.config.n_head, self.config.n_embd // self.config.n_head
         positions = starts[:, None] + torch.arange(S, device=tokens.device) if S > 1 else starts[:, None]  # (B, S)
-        turn = self.turn[positions.clamp(max=len(self.turn) - 1)][:, :, None]  # (B, S, 1, D/2); only padding can be beyond
-        hidden = torch.arange(bound, device=tokens.device) > positions[..., None]  # (B, S, bound)
+        rope = self.rope[positions.clamp(max=len(self.rope) - 1)][:, :, None]  # (B, S, 1, D/2); only padding can be beyond
+        hidden = torch.arange(kv_length, device=tokens.device) > positions[..., None]  # (B, S, kv_length)
         bias = torch.zeros(hidden.shape, device=tokens.device).masked_fill(hidden, float("-inf"))[:, None]
         heads = torch.arange(B * H, device=tokens.device).view(B, H, 1)
         slots = (heads * cache.length + positions[:, None]).flatten()  # (B * H * S): where in a buffer, seen as (B * H * T, D)
@@ -174,31 +174,31 @@ class GPT(nn.Module):
                 for buffer, new in ((keys, k), (values, v)):
                     buffer.view(-1, D).index_copy_(0, slots, new.reshape(-1, D).to(buffer))
                 if q.is_cuda:  # one kernel; on the CPU it takes twice as long as the three lines below when S is 1
-                    return F.scaled_dot_product_attention(q, keys[:B, :, :bound], values[:B, :, :bound], attn_mask=bias)
-                scores = q @ keys[:B, :, :bound].transpose(-1, -2) * D ** -0.5 + bias  # (B, H, S, bound)
-                return scores.softmax(-1).to(values) @ values[:B, :, :bound]
-            x = block(x, turn, attend)
+                    return F.scaled_dot_product_attention(q, keys[:B, :, :kv_length], values[:B, :, :kv_length], attn_mask=bias)
+                scores = q @ keys[:B, :, :kv_length].transpose(-1, -2) * D ** -0.5 + bias  # (B, H, S, kv_length)
+                return scores.softmax(-1).to(values) @ values[:B, :, :kv_length]
+            x = block(x, rope, attend)
         return self.norm(x)
 
 
 class ScalarModel(nn.Module):
     """A GPT that says one number per token instead of logits: the critic of PPO, or a learned judge of solutions.
 
-    It starts as a copy of `trunk`, a GPT, whose knowledge of the task it keeps; the head starts at zero, so that its first
+    It starts as a copy of `backbone`, a GPT, whose knowledge of the task it keeps; the head starts at zero, so that its first
     opinion is 0 everywhere and not noise.
     """
 
-    def __init__(self, trunk):
+    def __init__(self, backbone):
         super().__init__()
-        self.trunk = copy.deepcopy(trunk).requires_grad_(True)
-        self.head = nn.Linear(trunk.config.n_embd, 1, device=trunk.device)
+        self.backbone = copy.deepcopy(backbone).requires_grad_(True)
+        self.head = nn.Linear(backbone.config.n_embd, 1, device=backbone.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens):
         """tokens (B, T) int64 -> (B, T) float32. Entry [b, t] is about the state *after* tokens[b, t]."""
-        with self.trunk.autocast():
-            hidden = self.trunk.hidden(tokens)
+        with self.backbone.autocast():
+            hidden = self.backbone.hidden(tokens)
         return self.scores(hidden)
 
     def scores(self, hidden):

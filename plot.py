@@ -13,7 +13,7 @@ import sys
 from config import InputError, Parser
 
 # By the beginning of a name, the same everywhere. What is not here gets the next colour of PALETTE.
-COLOURS = {"policy": "#0072B2", "training problems": "#56B4E9", "blind search": "#D55E00", "demonstrations": "#009E73",
+COLOURS = {"policy": "#0072B2", "training problems": "#56B4E9", "random search": "#D55E00", "demonstrations": "#009E73",
            "more imitation": "#CC79A7", "what imitation keeps": "#CC79A7", "rejection sampling, by rounds": "#E69F00",
            "warm": "#777777", "grpo": "#0072B2", "star": "#E69F00", "distilled": "#009E73",
            "greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00",
@@ -83,12 +83,12 @@ def curves(*runs, out=None):
         at = [entry["step"] for entry in looked]
         line(axes[0], steps, smooth([entry["accuracy"] for entry in lines]), "training problems", ends, alpha=0.5, lw=1)
         line(axes[0], at, [entry["val_pass@1"] for entry in looked], "policy", ends, lw=1.8)
-        blind = [(entry["step"], entry["val_blind_search"]) for entry in looked if entry["val_blind_search"] is not None]
-        line(axes[0], [step for step, _ in blind], [share for _, share in blind], "blind search", ends, ls="--")
+        blind = [(entry["step"], entry["val_random_search"]) for entry in looked if entry["val_random_search"] is not None]
+        line(axes[0], [step for step, _ in blind], [share for _, share in blind], "random search", ends, ls="--")
         if summary:
             axes[0].plot([0, steps[-1]], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o",
                          color=COLOURS["policy"], ms=5, clip_on=False, zorder=3)
-            for name, key in (("demonstrations", "demonstrations"), ("more imitation", "more_sft")):
+            for name, key in (("demonstrations", "demonstrations"), ("more imitation", "continued_sft")):
                 if summary["baselines"][key] is not None and summary["baselines"][key] < 1:
                     line(axes[0], [0, last], 2 * [summary["baselines"][key]], name, ends, ls=":", lw=1.2)
         for axis, (_, value) in zip(axes[1:], more):

@@ -4,7 +4,7 @@ The idea. GRPO tells all tokens of a completion the same thing: it was better, o
 what to expect after each token; a token is good if things look better after it than before. Four models take part:
 
     actor      pi       the policy: sampled from, trained                     (the warm start, then its own way)
-    critic     V        predicts the reward still to come; trained            (trunk: a copy of the warm start; head: zero)
+    critic     V        predicts the reward still to come; trained            (backbone: a copy of the warm start; head: zero)
     reference  pi_ref   the warm start, frozen: the actor shall not run away  (KL in the reward)
     reward model        here a rule (rewards.py) that looks at the finished completion
 
@@ -26,7 +26,7 @@ The recipe:
   3. advantages and returns by GAE (`gae`), advantages whitened over the batch;
   4. one or several epochs of shuffled mini-batches: one step of the actor and one of the critic for each.
 
-What is simplified: actor and critic share nothing, not even a trunk; the critic starts from the policy, not from a reward model; no
+What is simplified: actor and critic share nothing, not even a backbone; the critic starts from the policy, not from a reward model; no
 learning-rate schedule. Running out of tokens is a failure of the task: reward 0 and no value beyond the end (no bootstrap).
 Details that matter in practice: arXiv:2403.17031, "The N+ Implementation Details of RLHF with PPO".
 """
@@ -37,9 +37,10 @@ import torch
 
 from config import setting
 from grpo import actor, kl_estimate, token_weights
+from method import Method
 from model import ScalarModel, make_optimizer
 from optimize import Learner, optimize
-from sample import SamplingConfig, collect, score, values
+from sample import SamplingConfig, score, values
 
 
 @dataclass
@@ -134,42 +135,37 @@ def explained_variance(values, targets, mask):
     return float(1 - (targets - values)[mask].var(correction=0) / variance) if variance > 0 else 0.0
 
 
-class PPO:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`."""
-    Config = PPOConfig
+class PPO(Method):
+    """The algorithm as train.py sees it: see method.py. The policy is the actor."""
+    Config, saved = PPOConfig, ("actor_optimizer", "critic_optimizer", "reference", "critic", "beta", "steps")
 
-    def __init__(self, policy, task, config, generator=None):
-        """policy: GPT, the actor, trained in place. generator: torch.Generator on its device, for the sampling."""
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.critic = ScalarModel(policy)
         self.actor_optimizer = make_optimizer(policy, config.lr)
         self.critic_optimizer = make_optimizer(self.critic, config.critic_lr)
         self.beta, self.steps = config.beta, 0
 
-    def collect(self, problems):
-        return collect(self.behaviour, self.task, problems, self.config, self.generator)
-
     @torch.no_grad()
-    def look(self, rollout, batch=256):
+    def frozen(self, rollout, batch=256):
         """The frozen picture of this batch: log-probs of the reference and values of the critic, each (B, T)."""
         over = lambda f: torch.cat([f(tokens) for tokens in rollout.tokens.split(batch)])
         return (over(lambda tokens: score(self.reference, tokens, self.config.temperature)[0]),
                 over(lambda tokens: values(self.critic, tokens)))
 
     def update(self, rollout, rewards):
-        """rewards (B,) float32 -> metrics, a dict of floats (see the glossary in the README)."""
+        """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c, mask, device = self.config, rollout.mask, self.policy.device
-        ref_logprobs, old_values = self.look(rollout)
+        ref_logprobs, old_values = self.frozen(rollout)
         r = token_rewards(rewards.to(device), rollout.logprobs, ref_logprobs, mask, self.beta)
         advantages, returns = gae(r, old_values, mask, c.gamma, c.lam)
-        outcomes = gae(r, old_values, mask, c.gamma, 1.0)[1]  # what really came: the judge of the critic, at any lambda
+        mc_returns = gae(r, old_values, mask, c.gamma, 1.0)[1]  # Monte Carlo: what really came, which the critic is measured by at any lambda
         kl = {k: float(kl_estimate(rollout.logprobs, ref_logprobs, k)[mask].mean()) for k in ("k1", "k3")}
         first = mask.int().argmax(1, keepdim=True)
         last = (mask * torch.arange(mask.shape[1], device=device)).amax(1, keepdim=True)
         metrics = {"kl": kl["k1"], "kl_k3": kl["k3"], "beta": self.beta,
-                   "explained_variance": explained_variance(old_values, outcomes, mask),
+                   "explained_variance": explained_variance(old_values, mc_returns, mask),
                    "value_first": float(old_values.gather(1, first).mean()), "value_last": float(old_values.gather(1, last).mean())}
         if c.whiten:
             advantages = whiten(advantages, mask)
@@ -191,16 +187,6 @@ class PPO:
         self.steps += 1
         metrics["value_loss"], metrics["value_clip_fraction"] = metrics.pop("critic_loss"), metrics.pop("critic_clip_fraction")
         return metrics
-
-    def state_dict(self):
-        return {"actor_optimizer": self.actor_optimizer.state_dict(), "critic_optimizer": self.critic_optimizer.state_dict(),
-                "reference": self.reference.state_dict(), "critic": self.critic.state_dict(), "beta": self.beta,
-                "steps": self.steps}
-
-    def load_state_dict(self, state):
-        for name in ("actor_optimizer", "critic_optimizer", "reference", "critic"):
-            getattr(self, name).load_state_dict(state[name])
-        self.beta, self.steps = state["beta"], state["steps"]
 
 
 # Exercises

@@ -27,7 +27,8 @@ from functools import partial
 import torch
 
 from config import setting
-from model import KVCache
+from plumbing import buffers
+from plumbing.buffers import buffers_for, key_bucket, row_bucket
 
 
 @dataclass
@@ -74,77 +75,6 @@ class SamplingConfig:
     max_new_tokens: int = setting(0, "longest completion; 0: what the task suggests", low=0, high=65536)
 
 
-CAPTURE = ("cuda",)  # kinds of device on which steps become CUDA graphs; with () none do, which is slower and simpler
-
-
-class Buffers:
-    """All that a step of sampling reads and writes. It is kept between calls: allocating it anew costs more than a short rollout,
-    and a graph looks for its numbers where they lay when it was captured.
-
-    Rows leave, so `rows[i]` says which row of `tokens` the i-th of the batch is; `chosen[i]` is its last token, at `positions[i]`.
-    """
-
-    def __init__(self, config, batch, length, device, dtype):
-        self.batch, self.length = batch, length
-        self.cache = KVCache(config, batch, length, device, dtype)
-        self.tokens = torch.zeros(batch, length, dtype=torch.long, device=device)
-        self.logprobs = torch.zeros(batch, length, device=device)
-        self.rows, self.positions, self.ends, self.chosen = torch.zeros(4, batch, dtype=torch.long, device=device)
-        self.done = torch.zeros(batch, dtype=torch.bool, device=device)
-        if device.type in CAPTURE:
-            self.noise = torch.zeros(batch, config.vocab_size, device=device)
-            self.graphs = {}
-
-    def leave(self, live, n, length):
-        """Of the first n rows only `live` (N,) go on. Those that lie behind the first N change places with rows that are done;
-        the others stay where they are: moving all, `length` keys and values of each, would cost as much as a step."""
-        N = len(live)
-        behind, free = live[live >= N], self.done[:N].nonzero()[:, 0]
-        order = torch.arange(n, device=live.device)
-        order[free], order[behind] = behind, free
-        for x in (self.rows, self.positions, self.ends, self.chosen, self.done):
-            x[:n] = x[order]
-        self.cache.move(behind, free, length)
-
-    def replay(self, key, step):
-        """Do `step` as a graph. `key`: all that tells two steps apart and lies in no tensor, and where the weights lie: a graph
-        reads them there, so an update in place is seen. The first time is not captured: it warms up what capturing needs."""
-        graph = self.graphs.get(key)
-        if key not in self.graphs:
-            if len(self.graphs) == 256:
-                self.graphs.clear()  # most are of models that are gone
-            self.graphs[key] = None
-            return step()
-        if graph is None:
-            memory = next((other.pool() for other in self.graphs.values() if other), None)  # shared: nothing in it outlives a step
-            graph = self.graphs[key] = capture(step, memory)
-        graph.replay()
-
-
-def capture(step, memory):
-    """Record what `step` does on the device, without doing it -> a graph; graph.replay() does it, in a single launch."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory):
-        step()
-    return graph
-
-
-_buffers = {}  # for each shape of model
-
-
-def _buffers_for(model, batch, length):
-    key = (*vars(model.config).values(), model.device, model.compute_dtype)
-    old = _buffers.get(key)
-    if old is None or old.batch < batch or old.length < length:
-        size = (max(batch, old.batch), max(length, old.length)) if old else (batch, length)
-        _buffers.pop(key, None)
-        del old  # free it first
-        _buffers[key] = Buffers(model.config, *size, model.device, model.compute_dtype)
-    for buffer in _buffers[key].cache.keys + _buffers[key].cache.values:
-        buffer[:batch, :, :length].zero_()  # masked keys count for nothing, unless a broken model left a nan: 0 * nan is nan
-    return _buffers[key]
-
-
 def choose(logits, temperature, generator=None, noise=None):
     """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,). `noise` (B, V): numbers
     uniform in [0, 1), if they have been drawn already.
@@ -162,116 +92,43 @@ def choose(logits, temperature, generator=None, noise=None):
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 
-def write(buf, n, logits, temperature, eos, stop, generator=None, noise=None):
-    """Choose the next token of the first n rows, from logits (n, V), and write it at their `positions`; a row that is done stays
-    as it is."""
-    chosen, logprob = choose(logits, temperature, generator, noise)
-    positions, done = buf.positions[:n], buf.done[:n]
-    place = buf.rows[:n], positions.clamp(max=buf.length - 1)  # only rows that are done may run beyond the end
-    buf.tokens[place] = torch.where(done, buf.tokens[place], chosen)
-    buf.logprobs[place] = torch.where(done, buf.logprobs[place], logprob)
-    buf.chosen[:n] = chosen
-    done |= positions + 1 >= buf.ends[:n]
-    for token in (eos, stop):
-        if token is not None:
-            done |= chosen == token
-
-
-def advance(model, buf, n, bound, *choice):
-    """One step of the first n rows: read the token chosen last, choose the next. This is what becomes a graph: shapes follow from
-    n and `bound` alone, every number lies in `buf`, and nothing is asked of the device."""
-    logits = model.decode(buf.chosen[:n], buf.positions[:n].clamp(max=buf.length - 1), buf.cache, bound)
-    buf.positions[:n].add_(1)
-    write(buf, n, logits, *choice)
-
+# --------------------------------------------------------------------------------------------------- the plain sampler
 
 @torch.no_grad()
-def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, leave=True, stop=None,
-             forbid=None):
-    """Sample one completion for each prompt.
+def generate_plainly(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None):
+    """Sample one completion for each prompt: what `generate` does, to be read first. -> Rollout, without problems.
 
-    prompts: list of B non-empty lists of token ids, of any lengths; neighbours that are equal are read only once.
-    max_new_tokens: a limit for all rows, or a list of B limits. eos: the token that ends a row (None: nothing does). stop: another
-    token that ends a row, without finishing it: the end of a step. forbid: a token that may not come first. generator:
-    torch.Generator on the model's device. leave=False keeps finished rows in the batch (for measuring only).
-    -> Rollout, without problems. Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
+    No cache: every token reads everything before it again. No row leaves: it costs until the last one has ended.
+    Arguments as for `generate`; equal tokens to generate(..., evict=False) on a CPU.
     """
-    if not prompts or not all(prompts):
-        raise ValueError("generate needs at least one prompt, and no prompt may be empty")
-    device, B = model.device, len(prompts)
-    starts = torch.tensor([len(p) for p in prompts])
-    limits = torch.as_tensor(max_new_tokens).expand(B)
-    longest, width, steps = int(starts.max()), int((starts + limits).max()), int(limits.max())
-    if width > model.config.block_size:
-        raise ValueError(f"a prompt and its new tokens, {width} together, do not fit into block_size {model.config.block_size}: "
-                         "lower max_new_tokens, or raise block_size")
-    width = min(longest + steps, model.config.block_size)
-    # A graph has fixed shapes: there is one for each power of two of rows and 64 of keys, and sizes are rounded up to those.
-    graphs = device.type in CAPTURE
-    row_bucket = lambda rows: max(32, 1 << (rows - 1).bit_length()) if graphs else rows
-    key_bucket = lambda keys: min(-(-keys // 64) * 64, model.config.block_size) if graphs else keys
-    n = row_bucket(B)  # so many rows are computed
-    buf = _buffers_for(model, n, key_bucket(width))
-    prompt_tokens = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts]).to(device)
-    starts, limits = starts.to(device), limits.to(device)
-    tokens, logprobs = buf.tokens[:B, :width].fill_(pad), buf.logprobs[:B, :width].zero_()
-    tokens[:, :longest] = prompt_tokens
-    buf.rows[:n] = torch.arange(n, device=device)
-    buf.positions[:B], buf.ends[:B] = starts, starts + limits
-    buf.done[:n] = True  # the idle rows beyond B
-    buf.done[:B] = limits == 0
+    rows = torch.arange(len(prompts), device=model.device)
+    starts = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+    ends = starts + torch.as_tensor(max_new_tokens, device=model.device)  # a row may not be longer than this
+    width = int(ends.max())
+    tokens = torch.tensor([prompt + [pad] * (width - len(prompt)) for prompt in prompts], device=model.device)  # (B, T)
+    logprobs, lengths, finished = torch.zeros(tokens.shape, device=model.device), starts.clone(), starts < 0
 
-    first = [i for i in range(B) if i == 0 or prompts[i] != prompts[i - 1]]  # of each run of equal prompts
-    logits = model.prefill(prompt_tokens[first], starts[first], buf.cache)
-    if len(first) < B:
-        copies = torch.tensor([b - a for a, b in zip(first, first[1:] + [B])])
-        sources = torch.arange(len(first)).repeat_interleave(copies).to(device)
-        buf.cache.move(sources, slice(B), longest)
-        logits = logits[sources]
-    if forbid is not None:
-        logits[:, forbid] = float("-inf")
-    write(buf, B, logits, temperature, eos, stop, generator)
+    while (lengths < ends)[~finished].any():
+        # 1. read: rows are padded on the right, so the logits about a row's next token stand at its own last one
+        logits = model(tokens[:, :int(lengths.max())])[rows, lengths - 1]  # (B, V)
+        # 2. choose a token for every row, and remember how likely it was
+        chosen, logprob = choose(logits, temperature, generator)
+        # 3. write it behind the rows that are not done yet, each at its own position
+        live = ~finished & (lengths < ends)
+        tokens[rows[live], lengths[live]] = chosen[live]
+        logprobs[rows[live], lengths[live]] = logprob[live]
+        lengths = lengths + live
+        # 4. a row is done when it has ended itself, or has no room left
+        if eos is not None:
+            finished = finished | (live & (chosen == eos))
 
-    weights = tuple((w.data_ptr(), w.shape) for w in (*model.parameters(), *model.buffers())) if graphs else ()
-    patience = 1 if device.type == "cpu" else 8  # on a GPU the question costs more than a few wasted rows
-    for step in range(1, steps):
-        if leave and step % patience == 0:
-            live = (~buf.done[:n]).nonzero()[:, 0]
-            if len(live) == 0:
-                break
-            if row_bucket(len(live)) <= 0.95 * n:  # a few idle rows cost less than the change
-                buf.leave(live, n, longest + step - 1)
-                n = row_bucket(len(live))
-        bound = key_bucket(min(longest + step, width))
-        if graphs:  # random numbers are drawn outside of the graph: inside, a generator has to be known to it, or it repeats itself
-            noise = buf.noise[:n].uniform_(generator=generator)
-            buf.replay((weights, n, bound, temperature, eos, stop),
-                       partial(advance, model, buf, n, bound, temperature, eos, stop, None, noise))
-        else:
-            advance(model, buf, n, bound, temperature, eos, stop, generator)
-
-    place = torch.arange(width, device=device)
-    sampled = (place >= starts[:, None]) & (place < (starts + limits)[:, None])
-    ended = torch.zeros_like(sampled)
-    for token in (eos, stop):
-        if token is not None:
-            ended |= sampled & (tokens == token)
-    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, starts + limits)
-    finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == eos if eos is not None else torch.zeros_like(ended[:, 0])
     T = int(lengths.max())
-    mask = (sampled & (place < lengths[:, None]))[:, :T]
-    return Rollout(tokens[:, :T].clone(), starts, lengths, mask, logprobs[:, :T].clone(), finished)
+    place = torch.arange(T, device=model.device)
+    mask = (place >= starts[:, None]) & (place < lengths[:, None])
+    return Rollout(tokens[:, :T], starts, lengths, mask, logprobs[:, :T], finished)
 
 
-def collect(model, task, problems, config, generator=None):
-    """Sample `config.group_size` completions of every problem -> Rollout, rows of one problem next to each other."""
-    prompts = [task.tokenizer.encode(p.prompt) for p in problems]
-    rollout = generate(model, [p for p in prompts for _ in range(config.group_size)],
-                       config.max_new_tokens or task.max_new_tokens, config.temperature,
-                       eos=task.tokenizer.eos, pad=task.tokenizer.pad, generator=generator)
-    rollout.problems = [p for p in problems for _ in range(config.group_size)]
-    return rollout
-
+# -------------------------------------------------------------------------------------- what was sampled, scored again
 
 def score(model, tokens, temperature=1.0):
     """The log-prob of every token given those before it, with a gradient, and the entropy of the choice it was made from.
@@ -298,30 +155,124 @@ def values(model, tokens):
 
 
 @torch.no_grad()
-def last_values(model, beginnings, endings, batch=512):
-    """What a ScalarModel says at the end of each row, where many rows begin alike: like `model(tokens)` at the last tokens,
-    cheaper.
+def largest_log_ratio(model, rollout, temperature=1.0, batch=64):
+    """The largest |stored - recomputed| log-prob over a rollout's sampled tokens, a float. Before the first update it must be
+    rounding, below 1e-4 in float32: otherwise what is trained is not what was sampled."""
+    apart = [(score(model, rollout.tokens[rows], temperature)[0] - rollout.logprobs[rows])[rollout.mask[rows]].abs()
+             for rows in torch.arange(len(rollout.tokens)).split(batch)]
+    return float(torch.cat(apart).max())  # nan if any is: Python's max(worst, nan) would lose it
 
-    beginnings, endings: lists of N non-empty lists of token ids; row i is beginnings[i] + endings[i]. Neighbours with the same
-    beginning share the reading of it. -> (N,) float32.
+
+# ---------------------------------------------------------------------------------------------------- the fast sampler
+
+def write(buf, n, logits, temperature, eos, stop, generator=None, noise=None):
+    """Choose the next token of the first n rows, from logits (n, V), and write it at their `positions`; a row that is done stays
+    as it is."""
+    chosen, logprob = choose(logits, temperature, generator, noise)
+    positions, done = buf.positions[:n], buf.done[:n]
+    place = buf.rows[:n], positions.clamp(max=buf.length - 1)  # only rows that are done may run beyond the end
+    buf.tokens[place] = torch.where(done, buf.tokens[place], chosen)
+    buf.logprobs[place] = torch.where(done, buf.logprobs[place], logprob)
+    buf.chosen[:n] = chosen
+    done |= positions + 1 >= buf.ends[:n]
+    for token in (eos, stop):
+        if token is not None:
+            done |= chosen == token
+
+
+def advance(model, buf, n, kv_length, *choice):
+    """One step of the first n rows: read the token chosen last, choose the next. This is what becomes a graph: shapes follow from
+    n and `kv_length` alone, every number lies in `buf`, and nothing is asked of the device."""
+    logits = model.decode(buf.chosen[:n], buf.positions[:n].clamp(max=buf.length - 1), buf.cache, kv_length)
+    buf.positions[:n].add_(1)
+    write(buf, n, logits, *choice)
+
+
+@torch.no_grad()
+def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None, evict=True, stop=None,
+             forbid=None):
+    """Sample one completion for each prompt.
+
+    prompts: list of B non-empty lists of token ids, of any lengths; neighbours that are equal are read only once.
+    max_new_tokens: a limit for all rows, or a list of B limits. eos: the token that ends a row (None: nothing does). stop: another
+    token that ends a row, without finishing it: the end of a step. forbid: a token that may not come first. generator:
+    torch.Generator on the model's device. evict=False keeps finished rows in the batch (for measuring only).
+    -> Rollout, without problems. Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
     """
-    trunk, found = model.trunk, []
-    for i in range(0, len(beginnings), batch):
-        heads, tails = beginnings[i:i + batch], endings[i:i + batch]
-        first = [k for k in range(len(heads)) if k == 0 or heads[k] != heads[k - 1]]
-        of_head = torch.tensor([sum(k >= f for f in first) - 1 for k in range(len(heads))]) if len(first) < len(heads) else None
-        block = lambda rows: torch.tensor([row + [0] * (max(map(len, rows)) - len(row)) for row in rows], device=trunk.device)
-        starts, ends = (torch.tensor([len(row) for row in rows], device=trunk.device) for rows in (heads, tails))
-        shared, own = block([heads[k] for k in first]), block(tails)
-        bound = int((starts + own.shape[1]).max())
-        cache = _buffers_for(trunk, len(heads), bound).cache
-        with trunk.autocast():
-            trunk.hidden(shared, cache)
-            if of_head is not None:
-                cache.move(of_head.to(trunk.device), slice(len(heads)), shared.shape[1])
-            hidden = trunk.extend(own, starts, cache, bound)
-        found.append(model.scores(hidden[torch.arange(len(heads), device=trunk.device), ends - 1]))
-    return torch.cat(found) if found else torch.zeros(0)
+    if not prompts or not all(prompts):
+        raise ValueError("generate needs at least one prompt, and no prompt may be empty")
+    device, B = model.device, len(prompts)
+    starts = torch.tensor([len(p) for p in prompts])
+    limits = torch.as_tensor(max_new_tokens).expand(B)
+    longest, width, steps = int(starts.max()), int((starts + limits).max()), int(limits.max())
+    if width > model.config.block_size:
+        raise ValueError(f"a prompt and its new tokens, {width} together, do not fit into block_size {model.config.block_size}: "
+                         "lower max_new_tokens, or raise block_size")
+    width = min(longest + steps, model.config.block_size)
+    n = row_bucket(B, device)  # so many rows are computed
+    buf = buffers_for(model, n, key_bucket(width, device, model.config.block_size))
+    prompt_tokens = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts]).to(device)
+    starts, limits = starts.to(device), limits.to(device)
+    tokens, logprobs = buf.tokens[:B, :width].fill_(pad), buf.logprobs[:B, :width].zero_()
+    tokens[:, :longest] = prompt_tokens
+    buf.rows[:n] = torch.arange(n, device=device)
+    buf.positions[:B], buf.ends[:B] = starts, starts + limits
+    buf.done[:n] = True  # the idle rows beyond B
+    buf.done[:B] = limits == 0
+
+    first = [i for i in range(B) if i == 0 or prompts[i] != prompts[i - 1]]  # of each run of equal prompts
+    logits = model.prefill(prompt_tokens[first], starts[first], buf.cache)
+    if len(first) < B:
+        copies = torch.tensor([b - a for a, b in zip(first, first[1:] + [B])])
+        sources = torch.arange(len(first)).repeat_interleave(copies).to(device)
+        buf.cache.copy_rows(sources, slice(B), longest)
+        logits = logits[sources]
+    if forbid is not None:
+        logits[:, forbid] = float("-inf")
+    write(buf, B, logits, temperature, eos, stop, generator)
+
+    graphs = device.type in buffers.CAPTURE
+    weights = tuple((w.data_ptr(), w.shape) for w in (*model.parameters(), *model.buffers())) if graphs else ()
+    sync_interval = 1 if device.type == "cpu" else 8  # on a GPU the question costs more than a few wasted rows
+    for step in range(1, steps):
+        if evict and step % sync_interval == 0:
+            live = (~buf.done[:n]).nonzero()[:, 0]
+            if len(live) == 0:
+                break
+            if row_bucket(len(live), device) <= 0.95 * n:  # a few idle rows cost less than the change
+                buf.evict(live, n, longest + step - 1)
+                n = row_bucket(len(live), device)
+        kv_length = key_bucket(min(longest + step, width), device, model.config.block_size)
+        if graphs:  # random numbers are drawn outside of the graph: inside, a generator has to be known to it, or it repeats itself
+            noise = buf.noise[:n].uniform_(generator=generator)
+            buf.replay((weights, n, kv_length, temperature, eos, stop),
+                       partial(advance, model, buf, n, kv_length, temperature, eos, stop, None, noise))
+        else:
+            advance(model, buf, n, kv_length, temperature, eos, stop, generator)
+
+    place = torch.arange(width, device=device)
+    sampled = (place >= starts[:, None]) & (place < (starts + limits)[:, None])
+    ended = torch.zeros_like(sampled)
+    for token in (eos, stop):
+        if token is not None:
+            ended |= sampled & (tokens == token)
+    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, starts + limits)
+    finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == eos if eos is not None else torch.zeros_like(ended[:, 0])
+    T = int(lengths.max())
+    mask = (sampled & (place < lengths[:, None]))[:, :T]
+    return Rollout(tokens[:, :T].clone(), starts, lengths, mask, logprobs[:, :T].clone(), finished)
+
+
+# ----------------------------------------------------------------------------------------------------------- around it
+
+def collect(model, task, problems, config, generator=None):
+    """Sample `config.group_size` completions of every problem -> Rollout, rows of one problem next to each other."""
+    prompts = [task.tokenizer.encode(p.prompt) for p in problems]
+    rollout = generate(model, [p for p in prompts for _ in range(config.group_size)],
+                       config.max_new_tokens or task.max_new_tokens, config.temperature,
+                       eos=task.tokenizer.eos, pad=task.tokenizer.pad, generator=generator)
+    rollout.problems = [p for p in problems for _ in range(config.group_size)]
+    return rollout
 
 
 def join(rollouts):
@@ -334,9 +285,27 @@ def join(rollouts):
 
 
 @torch.no_grad()
-def largest_log_ratio(model, rollout, temperature=1.0, batch=64):
-    """The largest |stored - recomputed| log-prob over a rollout's sampled tokens, a float. Before the first update it must be
-    rounding, below 1e-4 in float32: otherwise what is trained is not what was sampled."""
-    apart = [(score(model, rollout.tokens[rows], temperature)[0] - rollout.logprobs[rows])[rollout.mask[rows]].abs()
-             for rows in torch.arange(len(rollout.tokens)).split(batch)]
-    return float(torch.cat(apart).max())  # nan if any is: Python's max(worst, nan) would lose it
+def last_values(model, beginnings, endings, batch=512):
+    """What a ScalarModel says at the end of each row, where many rows begin alike: like `model(tokens)` at the last tokens,
+    cheaper.
+
+    beginnings, endings: lists of N non-empty lists of token ids; row i is beginnings[i] + endings[i]. Neighbours with the same
+    beginning share the reading of it. -> (N,) float32.
+    """
+    backbone, found = model.backbone, []
+    for i in range(0, len(beginnings), batch):
+        heads, tails = beginnings[i:i + batch], endings[i:i + batch]
+        first = [k for k in range(len(heads)) if k == 0 or heads[k] != heads[k - 1]]
+        of_head = torch.tensor([sum(k >= f for f in first) - 1 for k in range(len(heads))]) if len(first) < len(heads) else None
+        block = lambda rows: torch.tensor([row + [0] * (max(map(len, rows)) - len(row)) for row in rows], device=backbone.device)
+        starts, ends = (torch.tensor([len(row) for row in rows], device=backbone.device) for rows in (heads, tails))
+        shared, own = block([heads[k] for k in first]), block(tails)
+        kv_length = int((starts + own.shape[1]).max())
+        cache = buffers_for(backbone, len(heads), kv_length).cache
+        with backbone.autocast():
+            backbone.hidden(shared, cache)
+            if of_head is not None:
+                cache.copy_rows(of_head.to(backbone.device), slice(len(heads)), shared.shape[1])
+            hidden = backbone.prefill_chunk(own, starts, cache, kv_length)
+        found.append(model.scores(hidden[torch.arange(len(heads), device=backbone.device), ends - 1]))
+    return torch.cat(found) if found else torch.zeros(0)

@@ -36,6 +36,7 @@ import checkpoint
 from config import InputError, Parser, add_flags, from_flags, setting
 from dpo import pairs
 from evaluate import fixed_problems, pick_device
+from method import Method
 from model import ScalarModel, make_optimizer
 from optimize import Learner, optimize
 from sample import SamplingConfig, collect, generate, join
@@ -148,21 +149,20 @@ def rank_correlation(x, y):
     return float(torch.corrcoef(torch.stack((a, b)))[0, 1])
 
 
-class Verifier:
-    """The algorithm as train.py sees it: `collect(problems) -> Rollout`, `update(rollout, rewards) -> metrics`. The policy that it
-    is given is sampled from and never changed; what learns is `reward_model`."""
-    Config = VerifierConfig
+class Verifier(Method):
+    """The algorithm as train.py sees it: see method.py. The policy that it is given is sampled from and never changed; what
+    learns is `reward_model`."""
+    Config, saved = VerifierConfig, ("optimizer", "reward_model")
 
-    def __init__(self, policy, task, config, generator=None):
-        self.policy, self.task, self.config, self.generator = policy, task, config, generator
-        self.behaviour = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
         self.reward_model = ScalarModel(policy)
         self.optimizer = make_optimizer(self.reward_model, config.lr)
         self.labels = None
 
     def collect(self, problems):
         c = self.config
-        rollout = collect(self.behaviour, self.task, problems, c, self.generator)
+        rollout = super().collect(problems)
         if c.kind == "prm":
             limit = c.max_new_tokens or self.task.max_new_tokens
             _, right, rollout.discarded = label_steps(self.policy, self.task, rollout, c.rollouts, limit, c.temperature,
@@ -198,13 +198,6 @@ class Verifier:
             metrics["auc"] = auc(final[seen], right[seen])
         return metrics
 
-    def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict(), "reward_model": self.reward_model.state_dict()}
-
-    def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.reward_model.load_state_dict(state["reward_model"])
-
 
 # ------------------------------------------------------------------------------------ asking a reward model
 
@@ -217,7 +210,7 @@ def scores_at(model, rows, positions=None, batch=256):
     for i in range(0, len(order), batch):
         part = order[i:i + batch]
         longest = len(rows[part[0]])
-        tokens = torch.tensor([rows[j] + [0] * (longest - len(rows[j])) for j in part], device=model.trunk.device)
+        tokens = torch.tensor([rows[j] + [0] * (longest - len(rows[j])) for j in part], device=model.backbone.device)
         for j, scores in zip(part, model(tokens).cpu()):
             found[j] = scores[positions[j]]
     return found

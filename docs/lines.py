@@ -1,4 +1,4 @@
-"""Links to lines: `[`name`](path/file.py#L12)` in README.md and docs/*.md gets the line on which `name` is defined.
+"""Links to lines: `[`name`](path/file.py#L12)` in README.md, CONTRIBUTING.md and docs/*.md gets the line on which `name` is defined.
 
     python docs/lines.py            writes the numbers; tests/test_readme.py checks them
 """
@@ -6,6 +6,7 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\[`([\w.]+)`\]\(([\w./]+\.py)#L([0-9]+)\)")
 
 
@@ -31,5 +32,5 @@ def renumbered(page):
 
 
 if __name__ == "__main__":
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in PAGES:
         page.write_text(renumbered(page))

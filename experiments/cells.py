@@ -70,6 +70,17 @@ def train(folder, name, *flags, steps=None):
     return run
 
 
+def spread(values, form=".3f"):
+    """Several seeds in a cell of a table: the mean, and from where to where they lie.
+
+    >>> spread([0.5, 0.25, 0.75], ".2f")
+    '0.50 (0.25 to 0.75)'
+    """
+    values = list(values)
+    mean = format(sum(values) / len(values), form.replace("d", ".0f"))
+    return mean if len(values) == 1 else f"{mean} ({format(min(values), form)} to {format(max(values), form)})"
+
+
 def metrics(run):
     """The lines of metrics.jsonl of a run."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -4,16 +4,16 @@
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
 The claim to be examined: which way of learning from a rule gets most out of a token? Countdown, defaults, a million sampled
-tokens each (--token-budget), seeds 0 and 1. A cell is one run: train, then measure. Of three learning rates the one is taken
+tokens each (--token-budget), seeds 0, 1 and 2. A cell is one run: train, then measure. Of three learning rates the one is taken
 that does best on `val` with seed 0; only the chosen cells are measured on `test`. Beside them: the warm start as it is, trained on
-for as many seconds as GRPO took, and blind search with as many attempts as the policy of GRPO makes.
+for as many seconds as GRPO took, and random search with as many attempts as the policy of GRPO makes.
 
 Results: docs/compare.{md,json}.
 """
 import json
 import resource
 
-from cells import main, train
+from cells import main, spread, train
 
 # name: (--algo, other flags, learning rates)
 METHODS = {
@@ -27,7 +27,7 @@ METHODS = {
     "dpo": ("dpo", [], ("1.5e-4", "3e-4", "6e-4")),
     "dpo --iterative": ("dpo", ["--iterative"], ("1.5e-4", "3e-4", "6e-4")),
 }
-FULL = {"tokens": 1_000_000, "seeds": (0, 1), "problems": 500, "methods": METHODS}
+FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "methods": METHODS}
 QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100,
          "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}
 
@@ -37,7 +37,7 @@ def cell(folder, plan, method, lr, seed, split):
     import checkpoint, evaluate, sft
     name = lambda method: f"{method}-{lr}-{seed}".replace(" ", "")
     run = folder / name(method)
-    if method == "more_sft":  # the rival: imitation for as many seconds as GRPO took
+    if method == "continued_sft":  # the rival: imitation for as many seconds as GRPO took
         rival = folder / name("grpo")
         policy, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
         seconds = json.loads((rival / "seconds.json").read_text())
@@ -57,7 +57,7 @@ def cell(folder, plan, method, lr, seed, split):
     result = evaluate.evaluate(policy, task, problems, 16 if split == "test" else 8)
     result |= {"seconds": seconds, **{name: summary[name] for name in ("tokens", "steps", "updates")}}
     if method == "grpo" and split == "test":
-        result["blind_search"] = task.blind_search(problems, result["attempts"], searches=64)
+        result["random_search"] = task.random_search(problems, result["attempts"], searches=64)
     return result
 
 
@@ -66,18 +66,18 @@ def report(folder, plan, get):
     get([("sft", "0", seed, "test") for seed in seeds])  # makes the warm starts, once
     tried = get([(m, lr, seeds[0], "val") for m in methods for lr in methods[m][2]])
     best = {m: max(methods[m][2], key=lambda lr: tried[m, lr, seeds[0], "val"]["pass@1"]) for m in methods}
-    rows = [("sft", "0"), *best.items(), ("more_sft", best["grpo"])]
+    rows = [("sft", "0"), *best.items(), ("continued_sft", best["grpo"])]
     table = get([(m, lr, seed, "test") for m, lr in rows for seed in seeds])
     lines = ["| method | learning rates: pass@1 on val, seed 0 | pass@1 | pass@8 | tokens per answer | updates | seconds |",
              "|---|---|---|---|---|---|---|"]
-    both = lambda m, lr, name, form: " / ".join(format(table[m, lr, seed, "test"][name], form) for seed in seeds)
+    both = lambda m, lr, name, form: spread((table[m, lr, seed, "test"][name] for seed in seeds), form)
     for m, lr in rows:
         choice = ", ".join(f"{'**' * (r == lr)}{r}: {tried[m, r, seeds[0], 'val']['pass@1']:.3f}{'**' * (r == lr)}"
                            for r in methods[m][2]) if m in methods else ""
-        title = {"sft": "warm start", "more_sft": "warm start, trained on"}.get(m, m)
+        title = {"sft": "warm start", "continued_sft": "warm start, trained on"}.get(m, m)
         lines.append(f"| {title} | {choice} | {both(m, lr, 'pass@1', '.3f')} | {both(m, lr, 'pass@8', '.3f')} "
                      f"| {both(m, lr, 'length', '.1f')} | {both(m, lr, 'updates', 'd')} | {both(m, lr, 'seconds', '.0f')} |")
-    lines.append(f"| blind search with grpo's attempts | | {both('grpo', best['grpo'], 'blind_search', '.3f')} | | | | |")
+    lines.append(f"| random search with grpo's attempts | | {both('grpo', best['grpo'], 'random_search', '.3f')} | | | | |")
     return "\n".join(lines), []
 
 

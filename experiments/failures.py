@@ -1,6 +1,6 @@
 """What failure looks like: four ways to ruin a run, each with the curve that gives it away.
 
-    python experiments/failures.py             about 8 minutes on 2 cores; goes on where it was stopped
+    python experiments/failures.py             about a quarter of an hour on 2 cores; goes on where it was stopped
     python experiments/failures.py --quick     3 minutes, once the warm start is there
 
 1. a learning rate that collapses the policy within 20 steps; 2. a policy that has lost its entropy, and with it everything that
@@ -21,8 +21,11 @@ RUNS = {  # name: flags of train.py; every one is a whole command
     "entropy": ["--algo", "grpo", "--steps", "20", "--train-problems", "1"],
     "format": ["--algo", "grpo", "--steps", "20", "--sft-steps", "100", "--accuracy-weight", "0.1", "--format-weight", "1"],
     "k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1"],
-    "k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--aggregate", "constant"],
+    "k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--loss-aggregation", "constant"],
     "k2": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k2"],
+    "only_k1": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--accuracy-weight", "0"],
+    "only_k1_constant": ["--algo", "grpo", "--steps", "20", "--beta", "0.3", "--kl-estimator", "k1", "--accuracy-weight", "0",
+                         "--loss-aggregation", "constant"],
 }
 PANELS = [  # title, unit, (label, run, metric) of each curve
     ("1. collapse", "accuracy", [("lr 3e-3", "rate", "accuracy"), ("lr 3e-4", "healthy", "accuracy")]),
@@ -31,6 +34,8 @@ PANELS = [  # title, unit, (label, run, metric) of each curve
     ("4. KL to the warm start", "nats per token",
      [("beta 0", "healthy", "kl"), ("k1 in the loss", "k1", "kl"), ("k1, constant", "k1_constant", "kl"),
       ("k2 in the loss", "k2", "kl")]),
+    ("4. k1 and no reward", "tokens per completion",
+     [("sequence_mean", "only_k1", "length"), ("constant", "only_k1_constant", "length")]),
 ]
 
 

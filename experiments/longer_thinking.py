@@ -7,15 +7,15 @@ The claims: under a rule alone answers grow longer by themselves and accuracy gr
 a price on length gives shorter answers of equal accuracy (Kimi k1.5, arXiv:2501.12599).
 
 The setting: countdown, defaults but for the room: at most 129 new tokens, enough for nine attempts, where demonstrations hold at
-most three. One seed; GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns 0.1,
+most three. Seeds 0, 1 and 2; GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns 0.1,
 the longest -0.1, and wrong answers only lose): with advantages divided by the group's standard deviation, and without. Test: 500
 problems, 16 samples each. Accuracy by allowed length counts an answer as right if it ended within so many tokens; that is what a
 limit would have done to the same sample.
 Results: docs/longer_thinking.{md,json,png}.
 """
-from cells import main, metrics, train
+from cells import main, metrics, spread, train
 
-FULL = {"seeds": (0,), "steps": 45, "problems": 500, "samples": 16, "policies": ("warm", "free", "priced", "priced-std")}
+FULL = {"seeds": (0, 1, 2), "steps": 45, "problems": 500, "samples": 16, "policies": ("warm", "free", "priced", "priced-std")}
 QUICK = {"seeds": (0,), "steps": 14, "problems": 100, "samples": 8, "policies": ("warm", "free", "priced")}
 ROOM, LIMITS = 129, (16, 25, 38, 51, 64, 77, 90, 103, 129)  # 12 tokens of frame and answer, 13 for an attempt
 FLAGS = {"free": [], "priced": ["--length-weight", "0.2", "--no-std"], "priced-std": ["--length-weight", "0.2"]}
@@ -53,7 +53,7 @@ def report(folder, plan, get):
     seeds = plan["seeds"]
     get([("warm", seed) for seed in seeds])
     found = get([(name, seed) for name in plan["policies"] for seed in seeds])
-    both = lambda name, key, form=".3f": " / ".join(format(found[name, seed][key], form) for seed in seeds)
+    both = lambda name, key, form=".3f": spread((found[name, seed][key] for seed in seeds), form)
     lines = ["| policy | pass@1 | tokens | attempts | success per attempt | ended by themselves | tokens of right answers |",
              "|" + "---|" * 7]
     lines += [f"| {NAMES[name]} | {both(name, 'accuracy')} | {both(name, 'length', '.1f')} | {both(name, 'attempts', '.2f')} "

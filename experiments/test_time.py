@@ -1,11 +1,11 @@
 """Thinking longer at test time: what does each token buy, for each way of searching?
 
     python experiments/test_time.py            about an hour on 2 cores; goes on cell by cell where it was stopped
-    python experiments/test_time.py --quick    3 minutes, once the warm start is there: one policy, one small judge, 60 problems
+    python experiments/test_time.py --quick    3 minutes, once the warm start is there: one policy, one small verifier, 60 problems
 
-The claims to be examined: searching with a judge beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
+The claims to be examined: searching with a verifier beats sampling at a fraction of the tokens, MCTS is below sampling (REBASE,
 arXiv:2408.00724); votes saturate (self-consistency, arXiv:2203.11171). Policies: the warm start of countdown, the same after
-GRPO on a million tokens, and the warm start of iterated squaring. Judges, each trained on the samples of the policy it judges:
+GRPO on a million tokens, and the warm start of iterated squaring. Verifiers, each trained on the samples of the policy that it scores:
 orm, prm (soft labels, 4 rollouts) and the critic of PPO, trained alone with the policy held fixed. 200 test problems; the
 tokens are those that were really sampled.
 
@@ -13,7 +13,7 @@ Results: docs/test_time.{md,json,png}.
 """
 from cells import main, train
 
-POLICIES = {  # name: (flags of train.py, judges that are trained for it)
+POLICIES = {  # name: (flags of train.py, verifiers that are trained for it)
     "warm": (["--algo", "sft", "--task", "countdown"], ("orm", "prm", "critic")),
     "grpo": (["--algo", "grpo", "--task", "countdown", "--steps", "1000000", "--token-budget", "1000000"],
              ("orm", "prm", "critic")),
@@ -21,7 +21,7 @@ POLICIES = {  # name: (flags of train.py, judges that are trained for it)
 }
 JUDGES = {"orm": ["--algo", "orm", "--steps", "60"], "prm": ["--algo", "prm", "--steps", "100"],
           "critic": ["--algo", "ppo", "--critic-warmup", "60", "--steps", "60", "--prompts", "256"]}
-# label: (method, judge, settings of search.py)
+# label: (method, verifier, settings of search.py)
 LEARNED = {"score": "verifier"}
 COUNTDOWN = {
     "greedy": ("greedy", "", {}),
@@ -59,7 +59,7 @@ QUICK = {"problems": 60, "policies": ("warm",), "judges": ("orm",), "budgets": {
 
 
 def cell(folder, plan, policy, label):
-    """Train a policy ("warm", "policy") or a judge of one ("warm", "prm"), or measure one method on one policy at all budgets."""
+    """Train a policy ("warm", "policy") or a verifier of one ("warm", "prm"), or measure one method on one policy at all budgets."""
     import checkpoint, evaluate
     from plumbing import search_command
     from search_context import SearchContext

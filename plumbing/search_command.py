@@ -69,8 +69,8 @@ def load_verifier(run, c, model, task, trained, device):
     verifier = checkpoint.load_verifier(c.verifier or run, device)
     if verifier.vocabulary != task.tokenizer.vocabulary:
         raise InputError(f"--verifier {c.verifier}: its vocabulary is not that of task {task.name}")
-    if verifier.trunk.config.block_size < model.config.block_size:
-        raise InputError(f"--verifier {c.verifier}: reads at most {verifier.trunk.config.block_size} tokens, this run writes "
+    if verifier.backbone.config.block_size < model.config.block_size:
+        raise InputError(f"--verifier {c.verifier}: reads at most {verifier.backbone.config.block_size} tokens, this run writes "
                          f"{model.config.block_size}")
     return verifier
 

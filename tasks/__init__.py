@@ -43,7 +43,7 @@ def split_of(key):
 
 class Task:
     """The contract. A task fills in the attributes, and `draw`, `demonstration`, `verify` and `canonical_answer`; `describe` and
-    `blind_search` if it has something to say."""
+    `random_search` if it has something to say."""
     Options: type            # a dataclass of settings; no field may be named like one of the run (steps, seed, ...)
     name: str                # as given to `load`, which sets it
     options: Any             # an instance of Options: what `load` was given, checked
@@ -98,7 +98,7 @@ class Task:
         """What the solution says of itself: True, it has found the answer; False, it has not; None, it says nothing of the kind."""
         return None
 
-    def blind_search(self, problems, attempts, seed=0, searches=64):
+    def random_search(self, problems, attempts, seed=0, searches=64):
         """How often a search without a model succeeds that makes `attempts` attempts on average; None if that means nothing."""
         return None
 

@@ -215,13 +215,13 @@ class Countdown(Task):
 
     def describe(self, problem, completion):
         """attempts: how many were marked; hits: how many of them follow the rules and truly reach the target;
-        legal: how many follow the rules; told: how many carry the right mark. With a loose judge, truth: what a strict one says."""
+        legal: how many follow the rules; correct_marks: how many carry the right mark. With a loose judge, truth: what a strict one says."""
         lines = completion.split("<think>")[-1].split("</think>")[0].split("\n")[:-1]
         ends = [self.check_attempt(problem, line.rpartition(", ")[0]) for line in lines]
         truth = {"truth": float(self.right(problem, completion, "strict"))} if self.options.judge == "loose" else {}
         return {"attempts": len(lines), "legal": sum(end is not None for end in ends),
                 "hits": sum(end == problem.answer for end in ends),
-                "told": sum((end == problem.answer) == line.endswith("found") for line, end in zip(lines, ends)), **truth}
+                "correct_marks": sum((end == problem.answer) == line.endswith("found") for line, end in zip(lines, ends)), **truth}
 
     def steps_hold(self, problem, completion):
         """Whether every attempt that carries a mark follows the rules."""
@@ -268,7 +268,7 @@ class Countdown(Task):
             left[c] += 1
         return tuple(sorted(left.elements()))
 
-    def blind_search(self, problems, attempts, seed=0, searches=64):
+    def random_search(self, problems, attempts, seed=0, searches=64):
         """How often random legal search succeeds if it makes `attempts` attempts on average. No model is involved.
 
         The searcher stops when it has found the target, as the policy does, so a budget of k attempts costs fewer than k on

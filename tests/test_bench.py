@@ -1,10 +1,10 @@
-"""bench.py: what the floor counts, by hand. No test looks at the clock."""
+"""bench/speed.py: what the floor counts, by hand. No test looks at the clock."""
 import pytest
 import torch
 
-from bench import keys_seen, reading_work, sampling_work, weights
+from bench.speed import keys_seen, reading_work, sampling_work, weights
 from model import GPT, GPTConfig
-from peers import Words, llama, untrained
+from bench.peers import Words, llama, untrained
 
 MODEL = GPT(GPTConfig(vocab_size=5, block_size=16, n_layer=2, n_head=1, n_embd=4))
 P = 2 * (4 * 4 * 4 + 3 * 4 * 32)  # two layers: q, k, v, out of 4 x 4; gate, up, down of 4 x 32 (8/3 of 4, rounded up to 32)

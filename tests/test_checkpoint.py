@@ -125,6 +125,12 @@ def test_a_newer_version_is_refused_in_one_line(path):
     assert "newer" in refusal(edited(path, version=checkpoint.VERSION + 1))
 
 
+def test_an_older_version_is_refused_in_one_line(path):
+    """Its names are others, and there is no layer that would translate them."""
+    line = refusal(edited(path, version=checkpoint.VERSION - 1))
+    assert "older" in line and "train it anew" in line
+
+
 def test_another_vocabulary_is_refused_in_one_line(path):
     """The ids would mean other words, and nothing else would notice."""
     assert "vocabulary" in refusal(edited(path, vocabulary=["a", "b"]))
@@ -145,7 +151,7 @@ def test_every_option_of_the_task_is_in_the_checkpoint(path, task):
 # ---- verifiers
 
 def with_verifier(path, model, task, algo, name):
-    """A run with a verifier whose head and trunk are not those of the policy."""
+    """A run with a verifier whose head and backbone are not those of the policy."""
     verifier = ScalarModel(model)
     with torch.no_grad():
         for p in verifier.parameters():
@@ -156,7 +162,7 @@ def with_verifier(path, model, task, algo, name):
 
 @pytest.mark.parametrize("algo, name", [("ppo", "critic"), ("orm", "reward_model"), ("prm", "reward_model"), ("rm", "reward_model")])
 def test_a_verifier_comes_back_with_its_kind_and_its_vocabulary(path, model, task, algo, name):
-    """With its own trunk: a verifier on the policy's would still say something."""
+    """With its own backbone: a verifier on the policy's would still say something."""
     verifier, tokens = with_verifier(path, model, task, algo, name), torch.randint(2, 100, (2, 9))
     again = checkpoint.load_verifier(path)
     assert torch.equal(again(tokens), verifier(tokens)) and (again.kind, again.vocabulary) == (algo, task.tokenizer.vocabulary)
@@ -175,6 +181,6 @@ def test_a_run_without_a_verifier_is_refused_in_one_line(path, model, task):
 def test_a_run_is_loaded_in_what_it_computed_in(path, model, task):
     """A critic's or policy's numbers in another precision are not quite its own."""
     checkpoint.save(path, model, task, {"algo": "ppo", "dtype": "bfloat16"}, algorithm={"critic": ScalarModel(model).state_dict()})
-    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_verifier(path).trunk.compute_dtype == torch.bfloat16
+    assert checkpoint.load_run(path)[0].compute_dtype == checkpoint.load_verifier(path).backbone.compute_dtype == torch.bfloat16
     checkpoint.save(path, model, task, {"algo": "grpo"})  # as warm starts of earlier versions
     assert checkpoint.load_run(path)[0].compute_dtype == torch.float32

@@ -5,9 +5,11 @@ import sys
 import pytest
 
 import grpo
+import method
 import tasks
 import train
-from config import InputError, setting
+from config import InputError, from_flags, setting
+from plumbing import start
 from sample import SamplingConfig
 
 HEAD = '''
@@ -80,7 +82,7 @@ def test_a_task_that_breaks_the_contract_is_refused_in_one_line(load, old, new, 
 def test_a_setting_named_like_one_of_the_run_is_refused(load, capsys):
     load("    length: int", "    steps: int = setting(6, 'x', low=1, high=20)\n    length: int")
     with pytest.raises(InputError, match="MineOptions.steps: Config has a setting of this name already"):
-        train.read_command_line(["--task", "mine"])
+        start.read_command_line(["--task", "mine"])
 
 
 @dataclasses.dataclass
@@ -97,31 +99,39 @@ class Fine(grpo.GRPO):
     pass
 
 
-class NoUpdate:
+def add(monkeypatch, algorithm):
+    core = method.core()
+    monkeypatch.setattr(method, "core", lambda: core | {"mine": (algorithm, {})})
+
+
+class NoUpdate(method.Method):
+    pass
+
+
+class Stranger:
     Config = SamplingConfig
-    collect = state_dict = load_state_dict = None
 
 
 class NoConfig(Fine):
-    def __init__(self, policy, task, config, generator=None):
-        self.behaviour = policy
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        self.behavior = policy
 
 
 @pytest.mark.parametrize("algorithm, named", [
-    (NoUpdate, "no method update"), (type("X", (Fine,), {"Config": PlainConfig}), "SamplingConfig"),
+    (NoUpdate, "no method update"), (Stranger, "must derive from method.Method"), (type("X", (Fine,), {"Config": PlainConfig}), "SamplingConfig"),
     (type("X", (Fine,), {"Config": WithoutHelp}), "WithoutHelp.rate"), (NoConfig, "must set self.config"),
-], ids=["no update", "another Config", "a field without help", "no config"])
+], ids=["no update", "no method", "another Config", "a field without help", "no config"])
 def test_an_algorithm_that_breaks_the_contract_is_refused_before_a_folder_is_made(algorithm, named, tmp_path, monkeypatch):
-    monkeypatch.setitem(train.ALGORITHMS, "mine", (algorithm, {}))
-    monkeypatch.setattr(train, "make_warm_start", lambda *_: pytest.fail("the work had begun"))
+    add(monkeypatch, algorithm)
+    monkeypatch.setattr(start, "make_warm_start", lambda *_: pytest.fail("the work had begun"))
     with pytest.raises(InputError, match=named) as error:
         train.main(["--algo", "mine", "--out", str(tmp_path / "run"), "--device", "cpu"])
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
 def test_an_update_must_say_how_many_steps_it_took(tmp_path, monkeypatch):
-    monkeypatch.setitem(train.ALGORITHMS, "mine", (type("Mine", (Fine,), {"update": lambda *_: {"loss": 1.0}}), {}))
-    monkeypatch.setattr(train, "RUNS", tmp_path)
+    add(monkeypatch, type("Mine", (Fine,), {"update": lambda *_: {"loss": 1.0}}))
+    monkeypatch.setattr(start, "RUNS", tmp_path)
     with pytest.raises(InputError, match="`updates`"):
         train.main("--algo mine --numbers 2 --cot off --n-layer 1 --n-embd 32 --n-head 2 --sft-steps 1 --sft-batch 4 --prompts 2 "
                    f"--steps 1 --test-problems 1 --device cpu --out {tmp_path / 'run'}".split())
@@ -129,23 +139,12 @@ def test_an_update_must_say_how_many_steps_it_took(tmp_path, monkeypatch):
 
 def test_an_algorithm_needs_no_micro_batch(tmp_path, monkeypatch):
     """SamplingConfig alone is enough: what learns without micro-batches has none to set."""
-    class Still(Fine):
-        Config = SamplingConfig
-
-        def __init__(self, policy, task, config, generator=None):
-            self.policy, self.task, self.config, self.generator, self.behaviour = policy, task, config, generator, policy
-
+    class Still(method.Method):
         def update(self, rollout, rewards):
             return {"updates": 0}
 
-        def state_dict(self):
-            return {}
-
-        def load_state_dict(self, state):
-            pass
-
-    monkeypatch.setitem(train.ALGORITHMS, "mine", (Still, {}))
-    monkeypatch.setattr(train, "RUNS", tmp_path)
+    add(monkeypatch, Still)
+    monkeypatch.setattr(start, "RUNS", tmp_path)
     summary = train.main("--algo mine --numbers 2 --cot off --n-layer 1 --n-embd 32 --n-head 2 --sft-steps 1 --sft-batch 4 --prompts 2 "
                          f"--steps 1 --test-problems 1 --device cpu --out {tmp_path / 'run'}".split())
     assert (summary["steps"], summary["updates"]) == (1, 0)
@@ -154,4 +153,23 @@ def test_an_algorithm_needs_no_micro_batch(tmp_path, monkeypatch):
 def test_training_refuses_temperature_0_in_every_config():
     """Also in one that a student derives from SamplingConfig and that says nothing about it."""
     with pytest.raises(InputError, match="--temperature"):
-        train.from_flags(SamplingConfig, {"temperature": 0.0})
+        from_flags(SamplingConfig, {"temperature": 0.0})
+
+
+def test_a_file_in_methods_is_an_algorithm(tmp_path, monkeypatch):
+    """Found by its name, capitals aside; and a file that is broken breaks no other."""
+    (tmp_path / "my_first.py").write_text("import grpo\nDEFAULTS = {'steps': 7}\nclass MyFIRST(grpo.GRPO):\n    pass\n")
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    (tmp_path / "empty.py").write_text("")
+    import methods
+    monkeypatch.setattr(method, "FOLDER", tmp_path)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert {"grpo", "my_first", "broken"} <= set(method.names())
+    cls, row = method.find("my_first")
+    assert cls.__name__ == "MyFIRST" and start.configure("my_first", "countdown", {})["loop"].steps == 7
+    with pytest.raises(InputError, match="defines no class"):
+        method.find("empty")
+    with pytest.raises(InputError, match="no such algorithm"):
+        method.find("another")
+    for name in ("my_first", "broken", "empty"):
+        sys.modules.pop(f"methods.{name}", None)

@@ -156,7 +156,7 @@ def test_demonstrations_never_lie_and_answer_with_their_last_attempt(options):
             assert not any(found for _, found in attempts[:-1])  # it stops when it has found the target
         else:
             assert thinking == ""
-        assert task.describe(problem, text) == {"attempts": len(attempts), "legal": len(attempts), "told": len(attempts),
+        assert task.describe(problem, text) == {"attempts": len(attempts), "legal": len(attempts), "correct_marks": len(attempts),
                                                 "hits": sum(found for _, found in attempts)}
     assert verdicts[True] and (verdicts[False] or o.expert_share == 1.0)  # neither perfect nor hopeless
     assert not verdicts[False] or o.expert_share < 1.0
@@ -212,7 +212,7 @@ def test_describe_counts_attempts_legal_ones_hits_and_true_marks():
             "7 - 5 = 2, 3 * 2 = 6, failed\n"             # legal, told
             "7 + 5 = 13, 13 + 9 = 22, found\n"           # not legal, and no hit whatever it says
             "5 * 3 = 15, 15 + 7 = 22, found\n</think><answer>(5 * 3) + 7</answer>")
-    assert TASK.describe(PROBLEM, text) == {"attempts": 4, "legal": 3, "hits": 2, "told": 2}
+    assert TASK.describe(PROBLEM, text) == {"attempts": 4, "legal": 3, "hits": 2, "correct_marks": 2}
 
 
 def test_equal_answers_share_their_canonical_form():
@@ -282,7 +282,7 @@ def test_a_step_is_hopeless_exactly_if_no_way_on_reaches_the_target():
 def test_blind_search_matches_the_sum_by_hand():
     """2 and 6 allow four steps, one of which makes 12, so a try succeeds with 1/4. A budget of three tries makes
     1 + 3/4 + 9/16 of them on average and succeeds with 1 - 27/64."""
-    estimate = TASK.blind_search([make(2, 6, target=12)], 1 + 3 / 4 + 9 / 16, searches=20_000)
+    estimate = TASK.random_search([make(2, 6, target=12)], 1 + 3 / 4 + 9 / 16, searches=20_000)
     assert estimate == pytest.approx(1 - 27 / 64, abs=0.015)
 
 
@@ -290,7 +290,7 @@ def test_blind_search_adds_up_problems_that_differ():
     """Beside a hopeless problem S_j = (1 + (3/4)^j) / 2. Averaging the chance of one try (1/8) would say 1 - (7/8)^3."""
     problems = [make(2, 6, target=12), make(2, 6, target=99)]
     attempts = sum((1 + 0.75 ** j) / 2 for j in range(3))
-    assert TASK.blind_search(problems, attempts, searches=20_000) == pytest.approx((1 - 0.75 ** 3) / 2, abs=0.015)
+    assert TASK.random_search(problems, attempts, searches=20_000) == pytest.approx((1 - 0.75 ** 3) / 2, abs=0.015)
 
 
 def test_blind_search_matches_a_simulation():
@@ -305,12 +305,12 @@ def test_blind_search_matches_a_simulation():
                 found += 1
                 break
     n = len(problems) * 600
-    assert TASK.blind_search(problems, made / n, searches=600) == pytest.approx(found / n, abs=0.03)
+    assert TASK.random_search(problems, made / n, searches=600) == pytest.approx(found / n, abs=0.03)
 
 
 def test_blind_search_grows_with_its_budget_and_needs_one():
     problems = [make(2, 6, target=12), make(3, 5, 7, target=22)]
-    rates = [TASK.blind_search(problems, attempts) for attempts in (0, 0.5, 1, 1.5, 2, 4)]
+    rates = [TASK.random_search(problems, attempts) for attempts in (0, 0.5, 1, 1.5, 2, 4)]
     assert rates[0] == 0 and rates == sorted(rates) and len(set(rates)) == len(rates)
 
 

@@ -233,7 +233,7 @@ def test_offline_samples_come_from_the_warm_start_and_iterative_ones_from_the_po
     rollout = algorithm.collect(problems)
     assert torch.equal(rollout.tokens, samples(algorithm.policy if iterative else start))
     assert rollout.problems == [problems[0]] * 4 + [problems[1]] * 4
-    assert algorithm.behaviour is (algorithm.policy if iterative else algorithm.reference)
+    assert algorithm.behavior is (algorithm.policy if iterative else algorithm.reference)
 
 
 def test_a_restored_algorithm_makes_the_same_next_update():

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-NAMES = ("compare", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time")
+NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time")
 
 
 @pytest.fixture
@@ -73,3 +73,17 @@ def test_a_half_written_last_line_of_a_living_run_is_left_out(tmp_path):
     import plot
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert [line["step"] for line in plot.read(tmp_path)[0]] == [1, 2]
+
+
+def test_everything_can_be_made_anew_by_one_command(experiment):
+    """It knows every experiment of the folder, and tools are none."""
+    module = experiment("all")
+    files = {path.stem for path in (ROOT / "experiments").glob("*.py")} - {"all", "cells", "exact", "kills"}
+    assert set(module.NAMES) == files
+    assert [job[0] for job in module.commands(quick=True)] == [f"experiments/{name}.py" for name in module.NAMES]
+    assert all((ROOT / job[0]).exists() for job in module.commands(quick=False))
+
+
+def test_a_table_that_compares_has_three_seeds(experiment):
+    for name in set(NAMES) - {"serial", "test_time"}:  # those say that they have one
+        assert len(experiment(name).FULL["seeds"]) >= 3, name

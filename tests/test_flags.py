@@ -17,26 +17,27 @@ import sys
 
 import pytest
 
-import bench
 import evaluate
+import method
 import plot
 import search
 import tasks
 import train
 import verifier
+from bench import speed
 from config import InputError, Parser, add_flags, flag, from_flags
-from plumbing import search_command
+from plumbing import search_command, start
 
 WORDS = {int: ["", "1e3", "1.5", "True", "nan", "1_0", "٣", " 3", "0x10", "--", "9" * 5000],
          float: ["", "nan", "inf", "-inf", "1e999", "True", "1_0", "٣", "1,5", " 3"]}
 RUN_FLAGS = {}  # (class of settings, flag): (the command line that has it, its field)
-for algo, task in [(algo, "countdown") for algo in ("sft", *train.ALGORITHMS)] + [("grpo", task) for task in tasks.names()]:
-    for config_class in train.config_classes(algo, task).values():
+for algo, task in [(algo, "countdown") for algo in ("sft", *method.names())] + [("grpo", task) for task in tasks.names()]:
+    for config_class in start.config_classes(algo, task).values():
         for f in dataclasses.fields(config_class):
             RUN_FLAGS.setdefault((config_class, flag(f.name)), (["--algo", algo, "--task", task], f))
 COMMANDS = [(module, config_class, f) for module, config_class in
             ((evaluate, evaluate.EvaluateConfig), (search, search_command.SearchConfig), (verifier, verifier.MeasureConfig),
-             (bench, bench.BenchConfig)) for f in dataclasses.fields(config_class)]
+             (speed, speed.BenchConfig)) for f in dataclasses.fields(config_class)]
 each_run_flag = pytest.mark.parametrize("argv, f", RUN_FLAGS.values(), ids=[f"{c.__name__} {name}" for c, name in RUN_FLAGS])
 each_other_flag = pytest.mark.parametrize("module, config_class, f", COMMANDS, ids=lambda x: getattr(x, "name", None))
 
@@ -82,8 +83,8 @@ def refusal(command, capsys):
 
 
 def settings(argv):
-    algo, task, given, _ = train.read_command_line(argv)
-    return train.configure(algo, task, given)
+    algo, task, given, _ = start.read_command_line(argv)
+    return start.configure(algo, task, given)
 
 
 @each_run_flag
@@ -148,24 +149,24 @@ def test_what_is_run_must_be_there(name, text, capsys):
     ("--init /dev/null", "/dev/null"),
 ], ids=lambda text: text[:40].replace("\n", " "))
 def test_what_does_not_go_together_is_refused_before_a_folder_is_made(flags, named, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(start, "RUNS", tmp_path / "runs")
     assert named in refusal(lambda: train.main(flags.split(" ")), capsys)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("module, argv", [(evaluate, []), (search, []), (verifier, []), (plot, []), (plot, ["--chains=True", "x"]),
                                           (evaluate, ["x" * 5000]), (search, ["x" * 5000]), (verifier, ["nowhere"]),
-                                          (bench, ["nowhere"]), (plot, ["nowhere"]), (plot, ["--chains", "nowhere"]),
+                                          (speed, ["nowhere"]), (plot, ["nowhere"]), (plot, ["--chains", "nowhere"]),
                                           (evaluate, ["nowhere", "--k", "8", "--samples", "4"])],
                          ids=lambda x: getattr(x, "__name__", None) or " ".join(x)[:20])
 def test_a_command_without_its_run_is_refused(module, argv, capsys):
     refusal(lambda: module.main(argv), capsys)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "search", "verifier", "bench"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "search", "verifier", "bench/speed"])
 def test_the_real_commands_print_one_line_and_exit_with_status_2(command):
     """What the table cannot show: how the command itself ends. One value is refused by argparse, one by us: train has both."""
-    argv = {"train": ["--task", "two\nlines"]}.get(command, ["nowhere", "--problems" if command != "bench" else "--rows", "0"])
+    argv = {"train": ["--task", "two\nlines"]}.get(command, ["nowhere", "--problems" if command != "bench/speed" else "--rows", "0"])
     here = pathlib.Path(train.__file__).parent
     done = subprocess.run([sys.executable, f"{command}.py", *argv], cwd=here, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and done.stderr.startswith("error: --")

@@ -211,7 +211,7 @@ def test_the_same_factor_from_the_sampler_to_the_gradient_of_the_weights():
 
 def make(policy, **settings):
     defaults = {"group_size": 4, "lr": 0.01, "max_new_tokens": 12, "micro_batch": 64, "max_grad_norm": 1e9, "std": True,
-                "beta": 0.0, "epochs": 1, "temperature": 1.0, "aggregate": "sequence_mean"}
+                "beta": 0.0, "epochs": 1, "temperature": 1.0, "loss_aggregation": "sequence_mean"}
     return GRPO(policy, TASK, GRPOConfig(**(defaults | settings)), seeded())
 
 
@@ -233,7 +233,7 @@ def test_the_micro_batch_size_does_not_change_the_gradient(aggregate, beta):
     """Trap 11. Also the metrics are those of the whole batch."""
     rewards = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0])
     rollout = eight(tiny_gpt(vocab_size=6))
-    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, aggregate=aggregate, beta=beta)
+    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, loss_aggregation=aggregate, beta=beta)
             for size in (8, 2, 1)]
     for gradients, metrics in seen[1:]:
         for a, b in zip(gradients, seen[0][0]):
@@ -249,7 +249,7 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_over_all_rows(aggregate):
     loss, _ = policy_loss(score(model, rollout.tokens)[0], rollout.logprobs, group_advantages(rewards, 4), rollout.mask,
                           **(CLIP | {"aggregate": aggregate}))
     expected = torch.autograd.grad(loss, list(model.parameters()))
-    for a, b in zip(gradients_of_an_update(model, rollout, rewards, aggregate=aggregate)[0], expected):
+    for a, b in zip(gradients_of_an_update(model, rollout, rewards, loss_aggregation=aggregate)[0], expected):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
 
 
@@ -282,7 +282,7 @@ def test_groups_that_agree_teach_nothing():
     assert algorithm.update(eight(model), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]))["updates"] == 1  # now there is momentum
     before = copy.deepcopy(model.state_dict())
     metrics = algorithm.update(eight(model), torch.tensor([0.1] * 4 + [1.0] * 4))
-    assert metrics["updates"] == 0 and metrics["mixed_groups"] == 0
+    assert metrics["updates"] == 0 and metrics["groups_with_variance"] == 0
     assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
 
 
@@ -311,7 +311,7 @@ def test_unfinished_rows_count_in_their_group():
     rollout = Rollout(tokens, torch.tensor([1] * 4), torch.tensor([3] * 4), torch.tensor([[0, 1, 1]] * 4).bool(),
                       score(model, tokens)[0].detach(), torch.tensor([True, False, False, False]))
     (slope,), metrics = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0, 0, 0]), std=False)
-    assert metrics["updates"] == 1 and metrics["mixed_groups"] == 1
+    assert metrics["updates"] == 1 and metrics["groups_with_variance"] == 1
     assert slope[3, EOS] < 0 < slope[3, 3]  # stopping becomes likelier; going on, as the cut-off rows did, becomes less likely
 
 
@@ -344,7 +344,7 @@ def test_the_reference_stays_and_the_policy_is_what_is_sampled_from():
     model = tiny_gpt(vocab_size=6)
     algorithm, start = make(model), copy.deepcopy(model.state_dict())
     algorithm.update(eight(model), torch.arange(8.0))
-    assert algorithm.behaviour is model and not torch.equal(model.embed.weight, start["embed.weight"])
+    assert algorithm.behavior is model and not torch.equal(model.embed.weight, start["embed.weight"])
     assert all(torch.equal(w, start[name]) for name, w in algorithm.reference.state_dict().items())
 
 
@@ -374,7 +374,7 @@ def test_collect_samples_a_group_for_every_problem():
 
 def test_leaving_the_sample_out_of_its_baseline_by_hand():
     """1 against the mean of 0, 0 and 0.5; the three others against means of 0.5, 0.5 and 1/3."""
-    advantages = group_advantages(torch.tensor([1.0, 0, 0, 0.5, 0.1, 0.1, 0.1, 0.1]), 4, std=False, baseline="others")
+    advantages = group_advantages(torch.tensor([1.0, 0, 0, 0.5, 0.1, 0.1, 0.1, 0.1]), 4, std=False, baseline="leave_one_out")
     assert advantages.tolist() == pytest.approx([5 / 6, -1 / 2, -1 / 2, 1 / 6, 0, 0, 0, 0])
     assert not advantages[4:].any()
 
@@ -386,13 +386,13 @@ def test_each_row_of_the_table_is_a_legal_config():
     for name, row in TABLE.items():
         check(GRPOConfig(**row))
     for name, row in PAPERS.items():  # whole, as they stand beside each other
-        assert {"baseline", "std", "aggregate", "clip_low", "clip_high", "beta"} <= row.keys(), name
+        assert {"baseline", "std", "loss_aggregation", "clip_low", "clip_high"} <= row.keys(), name
 
 
 @pytest.mark.parametrize("name, other, differ", [
     ("rloo", "reinforce", {"baseline"}),
-    ("dr_grpo", "grpo", {"std", "aggregate"}),
-    ("dapo", "grpo", {"aggregate", "clip_high", "dynamic_sampling", "overlong"}),
+    ("dr_grpo", "grpo", {"std", "loss_aggregation"}),
+    ("dapo", "grpo", {"loss_aggregation", "clip_high", "dynamic_sampling", "overlong"}),
     ("dr_grpo", "reinforce", {"clip_low", "clip_high"}),
 ])
 def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, differ):
@@ -404,8 +404,8 @@ def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, d
 
 def test_the_rows_are_those_of_the_papers():
     assert [name for name, row in PAPERS.items() if row["std"]] == ["grpo", "dapo"]
-    assert [name for name, row in PAPERS.items() if row["baseline"] == "others"] == ["rloo"]
-    assert {name: row["aggregate"] for name, row in PAPERS.items()} == {
+    assert [name for name, row in PAPERS.items() if row["baseline"] == "leave_one_out"] == ["rloo"]
+    assert {name: row["loss_aggregation"] for name, row in PAPERS.items()} == {
         "reinforce": "constant", "rloo": "constant", "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean"}
     assert (TABLE["dapo"]["clip_low"], TABLE["dapo"]["clip_high"], TABLE["dapo"]["overlong"]) == (0.2, 0.28, 0.2)
 
@@ -578,7 +578,7 @@ def test_k1_as_a_loss_asks_for_longer_answers_where_their_tokens_count_less():
     logits = GO.clone().requires_grad_()
     inverse_length = slope(sequences(logits)[1] @ (1 / LENGTHS), logits)
     assert same(expected_slope("k1", "sequence_mean", "loss"), inverse_length)
-    assert (inverse_length[:2] < -0.02).all()  # the first two decide the length: a step against this makes both go on more often
+    assert (inverse_length[:2] < -0.02).all()  # a step against it: both go on more often
     for aggregate in ("token_mean", "constant"):
         assert same(expected_slope("k1", aggregate, "loss"), torch.zeros(3))
 
@@ -609,7 +609,7 @@ def test_a_kl_in_the_reward_of_whole_completions_is_right_too():
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     rows, chance = pairs.flatten(), chances.detach()[pairs].prod(1).repeat_interleave(2)
     rewards = -(logprobs.detach() - ref_logprobs).sum(1)[rows]
-    advantages = group_advantages(rewards, 2, std=False, baseline="others")
+    advantages = group_advantages(rewards, 2, std=False, baseline="leave_one_out")
     weights = token_weights(WRITTEN[rows], "constant") * len(pairs) * chance[:, None]
     loss, _ = policy_loss(logprobs[rows], logprobs[rows].detach(), advantages, WRITTEN[rows], **NO_CLIP, aggregate="constant",
                           weights=weights)
@@ -656,11 +656,11 @@ def test_the_overlong_penalty_counts_sampled_tokens_and_is_part_of_the_reward():
     """Limit 4, share 1/2: the rows have 1 and 4 tokens behind a prompt of 3. Right both, but the long one pays 1."""
     model = Bigram(torch.zeros(4, 4))
     rollout = written(model, [[2, 2, 2, EOS], [2, 2, 2, 3, 3, 3, 3], [2, 2, 2, 3], [2, 2, 2, 3]], 3)
-    settings = {"group_size": 2, "max_new_tokens": 4, "std": False, "aggregate": "constant"}
+    settings = {"group_size": 2, "max_new_tokens": 4, "std": False, "loss_aggregation": "constant"}
     (slope,), metrics = gradients_of_an_update(model, rollout, torch.tensor([1.0, 1, 0, 0]), overlong=0.5, **settings)
     (by_hand,), _ = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0, 0, 0]), overlong=0.0, **settings)
     torch.testing.assert_close(slope, by_hand)
-    assert slope[2, EOS] < 0 and metrics["mixed_groups"] == 0  # the groups agree about what is right
+    assert slope[2, EOS] < 0 and metrics["groups_with_variance"] == 0  # the groups agree about what is right
 
 
 # ---- only the tokens that were a choice
@@ -680,8 +680,8 @@ def test_the_policy_gradient_reaches_only_the_tokens_of_high_entropy():
     table[3, EOS] = 5.0
     model = Bigram(table)
     rollout, rewards = written(model, [[2, 3, EOS], [2, 3, EOS], [2, 0, 3], [2, 3, 0]]), torch.tensor([1.0, 0, 0, 0])
-    some, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=0.5, aggregate="token_mean")
-    every, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=1.0, aggregate="token_mean")
+    some, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=0.5, loss_aggregation="token_mean")
+    every, _ = gradients_of_an_update(model, rollout, rewards, top_entropy=1.0, loss_aggregation="token_mean")
     assert every[0][3].any() and not some[0][3].any()
     assert torch.equal(some[0][2], every[0][2]) and some[0][2].any()
 
@@ -740,14 +740,14 @@ def test_groups_wait_until_there_are_enough():
         assert metrics["updates"] == 0 and sum(len(r) for _, r in algorithm.waiting) == waiting
         assert all(torch.equal(w, start[name]) for name, w in model.state_dict().items())
     metrics = algorithm.update(eight(model), torch.tensor(AGREE + MIXED))
-    assert metrics["updates"] == 1 and metrics["mixed_groups"] == 0.5 and algorithm.waiting == []
+    assert metrics["updates"] == 1 and metrics["groups_with_variance"] == 0.5 and algorithm.waiting == []
     assert not torch.equal(model.embed.weight, start["embed.weight"])
 
 
 def test_the_gradient_of_groups_that_came_together_is_that_of_one_batch():
     """Of both mixed groups as one rollout, with weights of 1 / (all their tokens). Rows of the groups that agree are gone."""
     model = tiny_gpt(vocab_size=6)
-    settings = {"prompts": 2, "aggregate": "token_mean"}
+    settings = {"prompts": 2, "loss_aggregation": "token_mean"}
     first, second = eight(model), eight(model, limit=5)
     algorithm = make(model, dynamic_sampling=True, **settings)
     algorithm.optimizer.step = lambda **_: 0.0

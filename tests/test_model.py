@@ -36,7 +36,7 @@ def test_the_order_of_tokens_matters():
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
-    turn = tiny_gpt().turn  # (block_size, D/2)
+    turn = tiny_gpt().rope  # (block_size, D/2)
     q, k = torch.randn(2, 8, 1, 1, 16).unbind()  # eight pairs
     score = lambda i, j: (rotate(q, turn[i:i + 1, None]) * rotate(k, turn[j:j + 1, None])).sum((1, 2, 3))
     assert torch.allclose(score(5, 2), score(20, 17), atol=1e-4) and torch.allclose(score(3, 3), (q * k).sum((1, 2, 3)), atol=1e-4)
@@ -121,7 +121,7 @@ def test_cached_decoding_goes_on_rightly_after_rows_have_left():
     for step, _ in read_step_by_step(model, tokens, starts, cache, 3):
         pass
     live = torch.tensor([1, 3, 4])
-    cache.move(live, slice(3), 6 + step)
+    cache.copy_rows(live, slice(3), 6 + step)
     for step in range(3, 18):
         positions = starts[live] + step
         logits = model.decode(tokens[live, positions], positions, cache, 6 + step + 1)
@@ -145,7 +145,7 @@ def test_a_copy_of_the_model_is_its_weights_and_nothing_else():
     with torch.no_grad():
         model.prefill(random_tokens(4, 8), torch.tensor([8] * 4), KVCache(model.config, 4, 24, "cpu", torch.float32))
     held = {name for name, _ in copy.deepcopy(model).named_buffers()}
-    assert held <= {"turn"} and set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+    assert held <= {"rope"} and set(model.state_dict()) == {name for name, _ in model.named_parameters()}
 
 
 # ---- a model that says one number
@@ -158,15 +158,15 @@ def test_a_scalar_model_starts_with_no_opinion():
 
 def test_its_trunk_knows_what_the_policy_knows():
     policy, tokens = tiny_gpt(), random_tokens(3, 7)
-    assert torch.equal(ScalarModel(policy).trunk(tokens), policy(tokens))
+    assert torch.equal(ScalarModel(policy).backbone(tokens), policy(tokens))
 
 
 def test_training_its_trunk_leaves_the_policy_alone():
-    """A shared trunk would let the critic's gradient into the policy. A frozen policy still has a critic that can learn."""
+    """A shared backbone would let the critic's gradient into the policy. A frozen policy still has a critic that can learn."""
     policy = tiny_gpt().requires_grad_(False)
     model, before = ScalarModel(policy), copy.deepcopy(policy.state_dict())
     optimizer, start = make_optimizer(model, 1e-2), copy.deepcopy(model.state_dict())
-    for _ in range(2):  # the head first: as long as it is 0 the trunk has no gradient
+    for _ in range(2):  # the head first: as long as it is 0 the backbone has no gradient
         optimizer.zero_grad()
         (model(random_tokens(2, 8)) - 1).square().sum().backward()
         optimizer.step()

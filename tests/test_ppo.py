@@ -189,7 +189,7 @@ def make(policy, **settings):
                 "max_grad_norm": 1e9, "gamma": 1.0, "lam": 0.95, "beta": 0.0, "kl_target": 0.0, "clip_low": 0.2, "clip_high": 0.2,
                 "value_clip": 0.2, "whiten": True, "epochs": 1, "mini_batches": 1, "temperature": 1.0}
     algorithm = PPO(policy, TASK, PPOConfig(**(defaults | settings)), seeded())
-    if isinstance(policy, GPT):  # a critic with an opinion: at 0, as it begins, its trunk would have no gradient
+    if isinstance(policy, GPT):  # a critic with an opinion: at 0, as it begins, its backbone would have no gradient
         torch.nn.init.normal_(algorithm.critic.head.weight, generator=seeded(1))
     return algorithm
 
@@ -344,7 +344,7 @@ def test_the_reference_stays_and_the_policy_is_what_is_sampled_from():
     model = tiny_gpt(vocab_size=6)
     algorithm, start = make(model, beta=0.1), copy.deepcopy(model.state_dict())
     algorithm.update(eight(model), REWARDS)
-    assert algorithm.behaviour is model and not torch.equal(model.embed.weight, start["embed.weight"])
+    assert algorithm.behavior is model and not torch.equal(model.embed.weight, start["embed.weight"])
     assert all(torch.equal(w, start[name]) for name, w in algorithm.reference.state_dict().items())
     assert all(p.grad is None for p in algorithm.reference.parameters())
 

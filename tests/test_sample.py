@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import sample
 import tasks
 from model import GPTConfig, ScalarModel, make_optimizer
-from sample import (Rollout, SamplingConfig, choose, collect, generate, join, largest_log_ratio, last_values, score,
+from plumbing import buffers
+from sample import (Rollout, SamplingConfig, choose, collect, generate, generate_plainly, join, largest_log_ratio, last_values, score,
                     values)
 from toys import Bigram, chain, seed, seeded, tiny_gpt
 
@@ -247,12 +247,12 @@ def test_the_largest_log_ratio_rings_only_when_something_is_wrong():
     assert largest_log_ratio(model, rollout, 1.0) > 0.1 and largest_log_ratio(tiny_gpt(seed=1), rollout, 0.7) > 0.1
 
 
-@pytest.mark.parametrize("leave", [True, False])
-def test_stored_logprobs_are_right_up_to_the_end_of_the_block_while_rows_leave(leave):
+@pytest.mark.parametrize("evict", [True, False])
+def test_stored_logprobs_are_right_up_to_the_end_of_the_block_while_rows_leave(evict):
     """Trap 22, end to end: rows end at different steps, and the longest prompt plus its limit fill the block exactly."""
     model, prompts = tiny_gpt(vocab_size=11), PROMPTS * 4
     limits = [19 - 3 * (i // 4 % 6) for i in range(64)]
-    rollout = generate(model, prompts, limits, eos=None, generator=seeded(), leave=leave)
+    rollout = generate(model, prompts, limits, eos=None, generator=seeded(), evict=evict)
     assert rollout.lengths.tolist() == [len(prompt) + limit for prompt, limit in zip(prompts, limits)]
     assert rollout.tokens.shape[1] == 24
     again, _ = score(model, rollout.tokens)
@@ -290,7 +290,7 @@ def test_rows_that_leave_change_nothing_for_those_that_stay():
     model = tiny_gpt(vocab_size=11)
     prompts = [[2 + i % 9] * (1 + i % 5) for i in range(32)]
     limits = [16 - i // 4 for i in range(32)]  # whoever does not end by itself
-    left, stayed = (generate(model, prompts, limits, 0.0, eos=EOS, leave=leave) for leave in (True, False))
+    left, stayed = (generate(model, prompts, limits, 0.0, eos=EOS, evict=evict) for evict in (True, False))
     assert torch.equal(left.tokens, stayed.tokens) and torch.equal(left.mask, stayed.mask)
     torch.testing.assert_close(left.logprobs, stayed.logprobs, atol=1e-4, rtol=0)
 
@@ -326,15 +326,15 @@ def test_an_update_of_the_weights_is_seen_by_the_next_call(dtype, device):
 @pytest.fixture(params=DEVICES)
 def graphs(request, monkeypatch):
     """Has `device`, and `captured`: how many there were."""
-    seen, real = SimpleNamespace(device=request.param, captured=0), sample.capture
+    seen, real = SimpleNamespace(device=request.param, captured=0), buffers.capture
 
     def capture(step, memory):
         seen.captured += 1
         return real(step, memory) if seen.device == "cuda" else SimpleNamespace(replay=step, pool=lambda: None)
 
-    monkeypatch.setattr(sample, "CAPTURE", (seen.device,))
-    monkeypatch.setattr(sample, "_buffers", {})
-    monkeypatch.setattr(sample, "capture", capture)
+    monkeypatch.setattr(buffers, "CAPTURE", (seen.device,))
+    monkeypatch.setattr(buffers, "KEPT", {})
+    monkeypatch.setattr(buffers, "capture", capture)
     return seen
 
 
@@ -356,8 +356,8 @@ def test_a_graph_does_what_the_step_does(graphs, monkeypatch):
     model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
     replayed = [*calls(model, graphs.device), *calls(model, graphs.device)]
     assert graphs.captured >= 6
-    monkeypatch.setattr(sample, "_buffers", {})
-    monkeypatch.setattr(sample.Buffers, "replay", lambda self, key, step: step())
+    monkeypatch.setattr(buffers, "KEPT", {})
+    monkeypatch.setattr(buffers.Buffers, "replay", lambda self, key, step: step())
     for one, other in zip(replayed, [*calls(model, graphs.device)] * 2, strict=True):
         assert_the_same(one, other)
 
@@ -367,8 +367,8 @@ def test_sizes_rounded_up_for_graphs_change_no_row(graphs, monkeypatch):
     model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
     greedy = lambda: generate(model, PROMPTS * 3, 70, 0.0, EOS)
     rounded = [greedy() for _ in range(3)]
-    monkeypatch.setattr(sample, "CAPTURE", ())
-    monkeypatch.setattr(sample, "_buffers", {})
+    monkeypatch.setattr(buffers, "CAPTURE", ())
+    monkeypatch.setattr(buffers, "KEPT", {})
     exact = greedy()
     for rollout in rounded:
         assert torch.equal(rollout.tokens, exact.tokens)
@@ -377,18 +377,18 @@ def test_sizes_rounded_up_for_graphs_change_no_row(graphs, monkeypatch):
 
 def test_rows_change_places_with_all_that_is_theirs():
     """Of 6 rows 0, 2 and 5 are done. 3 and 4 move into the free places; no row of tokens is left without its place in the batch."""
-    buffers = sample.Buffers(GPTConfig(8, 4, n_layer=1, n_head=1, n_embd=2), 6, 4, torch.device("cpu"), torch.float32)
+    buf = buffers.Buffers(GPTConfig(8, 4, n_layer=1, n_head=1, n_embd=2), 6, 4, torch.device("cpu"), torch.float32)
     row = torch.arange(6)
-    for x in (buffers.rows, buffers.positions, buffers.ends, buffers.chosen):
+    for x in (buf.rows, buf.positions, buf.ends, buf.chosen):
         x.copy_(row)
-    for x in (*buffers.cache.keys, *buffers.cache.values):
+    for x in (*buf.cache.keys, *buf.cache.values):
         x.copy_(row[:, None, None, None])
-    buffers.done[[0, 2, 5]] = True
-    buffers.leave((~buffers.done).nonzero()[:, 0], 6, 4)
+    buf.done[[0, 2, 5]] = True
+    buf.evict((~buf.done).nonzero()[:, 0], 6, 4)
     moved = [3, 1, 4, 0, 2, 5]
-    assert all(x.tolist() == moved for x in (buffers.rows, buffers.positions, buffers.ends, buffers.chosen))
-    assert buffers.done.tolist() == [False] * 3 + [True] * 3
-    assert all(x[:3, 0, 0, 0].tolist() == [3, 1, 4] for x in (*buffers.cache.keys, *buffers.cache.values))
+    assert all(x.tolist() == moved for x in (buf.rows, buf.positions, buf.ends, buf.chosen))
+    assert buf.done.tolist() == [False] * 3 + [True] * 3
+    assert all(x[:3, 0, 0, 0].tolist() == [3, 1, 4] for x in (*buf.cache.keys, *buf.cache.values))
 
 
 def test_rows_that_leave_for_a_smaller_graph_are_still_scored_right(graphs):
@@ -398,8 +398,8 @@ def test_rows_that_leave_for_a_smaller_graph_are_still_scored_right(graphs):
     rollout = generate(model, PROMPTS * 4 + PROMPTS[:6], limits, eos=None, generator=seeded(0, graphs.device))
     again, _ = score(model, rollout.tokens)
     assert ((again - rollout.logprobs) * rollout.mask).abs().max() < 1e-4
-    (buffers,) = sample._buffers.values()
-    assert {rows for _, rows, *_ in buffers.graphs} == {128, 64, 32}
+    (buf,) = buffers.KEPT.values()
+    assert {rows for _, rows, *_ in buf.graphs} == {128, 64, 32}
 
 
 def test_neither_graphs_nor_buffers_pile_up(graphs):
@@ -407,13 +407,13 @@ def test_neither_graphs_nor_buffers_pile_up(graphs):
     model = tiny_gpt(vocab_size=11, block_size=80).to(graphs.device)
     for _ in range(3):
         [*calls(model, graphs.device)]
-    (buffers,), captured = sample._buffers.values(), graphs.captured
+    (buf,), captured = buffers.KEPT.values(), graphs.captured
     for _ in range(3):
         [*calls(model, graphs.device)]
-    assert graphs.captured == captured and [*sample._buffers.values()] == [buffers]
+    assert graphs.captured == captured and [*buffers.KEPT.values()] == [buf]
     for key in range(600):  # as many other models
-        buffers.replay(key, lambda: None)
-    assert len(buffers.graphs) <= 256
+        buf.replay(key, lambda: None)
+    assert len(buf.graphs) <= 256
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -464,11 +464,11 @@ def test_a_row_without_room_stays_as_it_is():
         assert not rollout.mask[0].any() and not rollout.logprobs[0].any()
 
 
-@pytest.mark.parametrize("leave", [True, False])
-def test_limits_may_fill_the_block_of_a_long_row_and_of_a_short_one(leave):
+@pytest.mark.parametrize("evict", [True, False])
+def test_limits_may_fill_the_block_of_a_long_row_and_of_a_short_one(evict):
     """Trap 22: 20 + 4 and 1 + 23 tokens in a block of 24; neither row may end early or write beyond its end."""
     model, prompts, limits = tiny_gpt(), [[2, 3, 4, 5] * 5, [6], [7, 8, 9]], [4, 23, 5]
-    together = generate(model, prompts, limits, 0.0, leave=leave)
+    together = generate(model, prompts, limits, 0.0, evict=evict)
     assert together.lengths.tolist() == [24, 24, 8]
     for i in range(3):
         alone = generate(model, prompts[i:i + 1], limits[i], 0.0)
@@ -492,11 +492,11 @@ def test_a_stop_ends_a_row_without_finishing_it():
     assert rollout.finished.tolist() == [False, True, False, True] and rollout.sampled_tokens == 2 + 3 + 2 + 2
 
 
-@pytest.mark.parametrize("leave", [True, False])
-def test_nothing_is_written_behind_a_stop(leave):
+@pytest.mark.parametrize("evict", [True, False])
+def test_nothing_is_written_behind_a_stop(evict):
     """Rows that stop leave the batch, or stay and are left alone; the others are scored as without them."""
     model = tiny_gpt(scale=1.0)  # hardly prefers any token
-    rollout = generate(model, PROMPTS * 4, 16, eos=EOS, stop=3, generator=seeded(), leave=leave)
+    rollout = generate(model, PROMPTS * 4, 16, eos=EOS, stop=3, generator=seeded(), evict=evict)
     ends, lengths = [], rollout.lengths.tolist()
     for row, start, end, mask in zip(rollout.tokens.tolist(), rollout.prompt_lengths.tolist(), lengths, rollout.mask):
         assert not {EOS, 3} & set(row[start:end - 1]) and (row[end - 1] in (EOS, 3) or end - start == 16)
@@ -584,3 +584,20 @@ def test_log_probs_at_temperature_0_are_those_of_temperature_1():
     model = tiny_gpt(seed=seed())
     tokens = torch.randint(2, 12, (3, 8))
     assert all(torch.equal(a, b) for a, b in zip(score(model, tokens, 0.0), score(model, tokens, 1.0)))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("limits", [0, 1, 5, [0, 3, 9, 1, 6]], ids=str)
+@pytest.mark.parametrize("eos", [EOS, None], ids=["ends", "goes on"])
+def test_the_plain_sampler_and_the_fast_one_agree(temperature, limits, eos):
+    """Same generator, same numbers: equal tokens, and everything else with them. Prompts of uneven lengths, two of them equal."""
+    prompts = [[2, 3], [2, 3], [4, 5, 6, 7, 8], [9], [2, 2, 2]]
+    model = tiny_gpt(seed=seed(), scale=3.0)
+    if temperature == 1.0:  # end often
+        with torch.no_grad():
+            model.embed.weight[EOS] += 0.3 * model.embed.weight.norm(dim=1).mean()
+    plain, fast = (sampler(model, prompts, limits, temperature, eos=eos, generator=seeded(), **more)
+                   for sampler, more in ((generate_plainly, {}), (generate, {"evict": False})))
+    for name in ("tokens", "prompt_lengths", "lengths", "mask", "finished"):
+        assert torch.equal(getattr(plain, name), getattr(fast, name)), name
+    torch.testing.assert_close(plain.logprobs, fast.logprobs, atol=1e-4, rtol=0)

@@ -146,7 +146,7 @@ def test_greedy_takes_the_likeliest_token():
 
 class Verifier:
     """A learned verifier that looks at the last token alone: 1 says 1, 2 says 2, the comma -1, everything else 0."""
-    trunk = SimpleNamespace(device=torch.device("cpu"))
+    backbone = SimpleNamespace(device=torch.device("cpu"))
 
     def __init__(self, kind="prm"):
         self.kind, self.table = kind, torch.zeros(10)

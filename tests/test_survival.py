@@ -15,10 +15,12 @@ import torch
 
 import checkpoint
 import plot
-import sft
 import train
 from config import InputError
 from experiments import kills
+from plumbing import run as run_room
+from plumbing import start, warm_starts
+from plumbing.run import Run
 from toys import seed, uneven
 
 FLAGS = [*kills.TINY, *f"--seed {seed()} --steps 6 --sft-steps 40 --test-problems 3 --eval-problems 2".split()]
@@ -118,7 +120,7 @@ def test_wherever_a_file_changes_a_run_may_end(home, monkeypatch):
         return wrapper
 
     monkeypatch.setattr(os, "replace", watched(os.replace, lambda given: given[1].name))
-    monkeypatch.setattr(train.Run, "append", watched(train.Run.append, lambda given: given[1]))
+    monkeypatch.setattr(Run, "append", watched(Run.append, lambda given: given[1]))
     for fatal in (None, *range(1, 100)):
         monkeypatch.chdir(home)
         pathlib.Path(str(fatal)).mkdir()
@@ -147,7 +149,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name_and_then_the_name_is(tmp_
 
 def test_the_log_is_on_the_disk_before_the_checkpoint_that_counts_its_lines(home, monkeypatch):
     train.main([*SHORT, "--steps", "0"])
-    run, order, flush = train.start(["--resume", "run"]), [], os.fsync
+    run, order, flush = start.start(["--resume", "run"]), [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: order.append(os.fstat(file).st_size) or flush(file))
     run.append("metrics.jsonl", "12345\n")
     assert order == [6]
@@ -240,7 +242,7 @@ def test_a_full_disk_is_said_before_a_run_goes_on(home, monkeypatch):
 def test_the_room_that_is_asked_for_holds_two_checkpoints(home, flags, monkeypatch):
     """The old one lies there while the new one is written. Wide enough for the numbers to outweigh their names. The step must
     train, as the optimizer has no moments before its first step."""
-    monkeypatch.setattr(train, "rule_rewards", uneven(train.rule_rewards))
+    monkeypatch.setattr(run_room, "rule_rewards", uneven(run_room.rule_rewards))
     summary = train.main([*SHORT, "--n-embd", "128", *flags.split(), "--steps", "1"])
     parameters = sum(w.numel() for w in checkpoint.load_run("run")[0].parameters())
     size = pathlib.Path("run/checkpoint.pt").stat().st_size
@@ -287,7 +289,7 @@ def test_a_disk_that_fills_up_inside_of_a_checkpoint_is_said_as_that(straight, t
 
 
 def test_a_log_that_cannot_be_written_is_said_in_one_line(home):
-    run = train.start([*SHORT, "--steps", "0"])
+    run = start.start([*SHORT, "--steps", "0"])
     pathlib.Path("run/metrics.jsonl").unlink()
     pathlib.Path("run/metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(InputError) as error:
@@ -298,8 +300,8 @@ def test_a_log_that_cannot_be_written_is_said_in_one_line(home):
 
 def test_a_folder_for_warm_starts_that_cannot_be_written_to_is_said_before_the_work(home, monkeypatch):
     pathlib.Path("file").touch()
-    monkeypatch.setattr(train, "RUNS", pathlib.Path("file/runs"))
-    monkeypatch.setattr(sft, "warm_start", lambda *_: pytest.fail("the work had begun"))
+    monkeypatch.setattr(start, "RUNS", pathlib.Path("file/runs"))
+    monkeypatch.setattr(warm_starts, "warm_start", lambda *_: pytest.fail("the work had begun"))
     assert "file/runs" in refused([*SHORT, "--out", "run"])
 
 
@@ -313,7 +315,7 @@ def test_a_run_folder_that_cannot_be_written_to_any_more_is_said_before_the_work
         return opened(path, mode, *more)
 
     monkeypatch.setattr(checkpoint, "open", read_only, raising=False)
-    monkeypatch.setattr(train.Run, "restore", lambda self: pytest.fail("the work had begun"))
+    monkeypatch.setattr(Run, "restore", lambda self: pytest.fail("the work had begun"))
     assert "Read-only" in refused(["--resume", "run", "--steps", "1"])
 
 

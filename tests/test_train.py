@@ -13,13 +13,19 @@ import pytest
 import torch
 
 import checkpoint
+import grpo
+import method
 import plot
 import sample
 import tasks
 import train
 from config import InputError
 from evaluate import fixed_problems
-from sft import cache_path
+from plumbing import run as run_room
+from plumbing import start
+from plumbing.report import report
+from plumbing.run import Run
+from plumbing.warm_starts import cache_path
 from tasks import Problem, split_of
 from tasks.countdown import combine
 from toys import chain, firsts, seed, uneven
@@ -36,10 +42,10 @@ def runs(tmp_path_factory):
     """A `runs` folder of our own, and no pictures: this file imports everything, but draws nothing. Every step trains: what is
     compared here must not depend on a policy that happens to be right."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "RUNS", tmp_path_factory.mktemp("runs"))
+        patch.setattr(start, "RUNS", tmp_path_factory.mktemp("runs"))
         patch.setattr(plot, "curves", lambda *_: None)
-        patch.setattr(train, "rule_rewards", uneven(train.rule_rewards))
-        yield train.RUNS
+        patch.setattr(run_room, "rule_rewards", uneven(run_room.rule_rewards))
+        yield start.RUNS
 
 
 @pytest.fixture(scope="module")
@@ -87,26 +93,26 @@ def test_two_steps_and_a_resume_equal_four_steps(runs, straight):
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(runs, straight, monkeypatch):
     """Trap 25: the log has three lines and half of a fourth, the checkpoint is of step 2: the log is cut back to it."""
-    original = train.Run.train_step
+    original = train.step
 
-    def dies(self):
-        if self.step == 3:
-            self.append("metrics.jsonl", '{"step": 4, "rew')
-            self.append("samples.txt", "=== step 3\nUse")
+    def dies(run):
+        if run.step == 3:
+            run.append("metrics.jsonl", '{"step": 4, "rew')
+            run.append("samples.txt", "=== step 3\nUse")
             raise RuntimeError("power cut")
-        return original(self)
+        return original(run)
 
-    monkeypatch.setattr(train.Run, "train_step", dies)
+    monkeypatch.setattr(train, "step", dies)
     with pytest.raises(RuntimeError):
         train.main([*TINY, "--steps", "4", "--out", str(runs / "killed")])
-    monkeypatch.setattr(train.Run, "train_step", original)
+    monkeypatch.setattr(train, "step", original)
     train.main(["--resume", str(runs / "killed")])
     assert_same_run(runs / "killed", straight)
     assert "=== step 3" not in (runs / "killed/samples.txt").read_text()
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_over(runs, straight, monkeypatch):
-    monkeypatch.setattr(train.Run, "measure", lambda *_: 1 / 0)
+    monkeypatch.setattr(train, "look", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.main([*TINY, "--steps", "4", "--out", str(runs / "stillborn")])
     monkeypatch.undo()
@@ -115,18 +121,18 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(runs, straight,
 
 
 def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(runs, straight, monkeypatch, capsys):
-    original, handler = train.Run.train_step, signal.getsignal(signal.SIGINT)
+    original, handler = train.step, signal.getsignal(signal.SIGINT)
 
-    def interrupted(self):
-        if self.step == 0:
+    def interrupted(run):
+        if run.step == 0:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self)
+        return original(run)
 
-    monkeypatch.setattr(train.Run, "train_step", interrupted)
+    monkeypatch.setattr(train, "step", interrupted)
     assert train.main([*TINY, "--steps", "4", "--out", str(runs / "stopped")]) is None
     assert len(log(runs / "stopped")) == 1 and "--resume" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is handler
-    monkeypatch.setattr(train.Run, "train_step", original)
+    monkeypatch.setattr(train, "step", original)
     train.main(["--resume", str(runs / "stopped")])
     assert_same_run(runs / "stopped", straight)
 
@@ -134,7 +140,7 @@ def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(runs, straight, monke
 def test_a_crash_gives_ctrl_c_back(runs, monkeypatch):
     """Else the next Ctrl-C, in a notebook say, would ask a run to stop that is long dead."""
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(train.Run, "train_step", lambda self: 1 / 0)
+    monkeypatch.setattr(train, "step", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.main([*TINY, "--steps", "1", "--out", str(runs / "crashed")])
     try:
@@ -147,7 +153,7 @@ def test_a_run_that_is_looked_at_equals_one_that_is_not(runs, straight):
     """Trap 25: evaluation has its own random numbers. Only the val_ columns are more."""
     train.main([*TINY, "--eval-every", "1", "--steps", "4", "--out", str(runs / "watched")])
     lines = log(runs / "watched")
-    assert all("val_pass@1" in line and "val_blind_search" in line for line in lines)
+    assert all("val_pass@1" in line and "val_random_search" in line for line in lines)
     assert [{n: v for n, v in line.items() if not n.startswith("val_")} for line in lines] == log(straight)
     ours, theirs = weights(runs / "watched"), weights(straight)
     assert all(torch.equal(w, theirs[name]) for name, w in ours.items())
@@ -155,7 +161,7 @@ def test_a_run_that_is_looked_at_equals_one_that_is_not(runs, straight):
 
 def test_a_cached_warm_start_gives_the_run_of_a_fresh_one(runs, tmp_path, monkeypatch, capsys):
     """Trap 25: the random states after the warm start must not depend on whether it was made or read."""
-    monkeypatch.setattr(train, "RUNS", tmp_path)
+    monkeypatch.setattr(start, "RUNS", tmp_path)
     shown = []
     for name, more in (("miss", []), ("hit", []), ("fresh", ["--fresh"])):
         train.main([*TINY, *more, "--steps", "2", "--out", str(tmp_path / name)])
@@ -169,10 +175,10 @@ def test_a_cached_warm_start_gives_the_run_of_a_fresh_one(runs, tmp_path, monkey
 def test_another_setting_is_another_warm_start(runs, flags):
     """A cache that is hit too often would be worse than none."""
     def path(*argv):
-        algo, task, given, _ = train.read_command_line([*TINY, *argv])
-        configs = train.configure(algo, task, given)
-        run = train.Run(None, algo, task, configs)
-        return cache_path(train.RUNS, run.task, run.policy, configs["sft"], configs["loop"].seed)
+        algo, task, given, _ = start.read_command_line([*TINY, *argv])
+        configs = start.configure(algo, task, given)
+        run = Run(None, algo, task, configs)
+        return cache_path(start.RUNS, run.task, run.policy, configs["sft"], configs["loop"].seed)
     assert path() == path("--lr", "0.5") and path() != path(*flags.split())
 
 
@@ -199,11 +205,11 @@ def dealt(monkeypatch):
 
     dealt = SimpleNamespace(groups=1000)
     monkeypatch.setattr(sample.Rollout, "right", lambda self, task: right(self.problems))
-    monkeypatch.setattr(train, "rule_rewards", lambda task, problems, *_: (right(problems).float(), right(problems).float()))
+    monkeypatch.setattr(run_room, "rule_rewards", lambda task, problems, *_: (right(problems).float(), right(problems).float()))
     return dealt
 
 
-@pytest.mark.parametrize("algo", train.ALGORITHMS)
+@pytest.mark.parametrize("algo", method.names())
 def test_every_algorithm_runs_through_the_loop(runs, algo, dealt):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
     out, more = runs / f"two-steps-{algo}", ["--critic-warmup", "0"] * (algo == "ppo")
@@ -239,9 +245,9 @@ def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo,
 
 def prompts_of_each_step(monkeypatch, training):
     """Call `training` -> a set for each training batch."""
-    seen, judge = [], train.rule_rewards
+    seen, judge = [], run_room.rule_rewards
     with monkeypatch.context() as patch:
-        patch.setattr(train, "rule_rewards", lambda task, problems, *more: seen.append(problems) or judge(task, problems, *more))
+        patch.setattr(run_room, "rule_rewards", lambda task, problems, *more: seen.append(problems) or judge(task, problems, *more))
         training()
     return [{problem.prompt for problem in problems} for problems in seen if len(problems) == 16]
 
@@ -259,10 +265,10 @@ def test_training_on_one_problem_uses_that_problem_only(runs, monkeypatch, strai
 
 
 def test_training_on_a_few_problems_uses_no_others(runs, monkeypatch):
-    few = train.start([*TINY, "--train-problems", "3", "--steps", "3", "--out", str(runs / "few")])
+    few = start.start([*TINY, "--train-problems", "3", "--steps", "3", "--out", str(runs / "few")])
     assert len(few.train_problems) == 3 and {split_of(problem.key) for problem in few.train_problems} == {"train"}
     few.train_problems = fixed_problems(few.task, "val", 3)  # three different ones, for certain
-    steps = prompts_of_each_step(monkeypatch, few.train)
+    steps = prompts_of_each_step(monkeypatch, lambda: train.train(few))
     assert len(steps) == 3 and set.union(*steps) == {problem.prompt for problem in few.train_problems}
     fresh = [*TINY, "--train-problems", "0", "--steps", "3", "--out", str(runs / "fresh-ones")]
     assert len(set.union(*prompts_of_each_step(monkeypatch, lambda: train.main(fresh)))) > 3
@@ -297,7 +303,7 @@ def test_the_text_in_samples_gives_the_logged_reward_again(straight):
 @pytest.fixture
 def writer(runs, tmp_path):
     """A run whose policy is certain to write the right answer to the first of the three problems of samples.txt; this text."""
-    run = train.start([*TINY, "--steps", "0", "--out", str(tmp_path / "writer")])
+    run = start.start([*TINY, "--steps", "0", "--out", str(tmp_path / "writer")])
     (_, a, b, target), *_ = [problem.key for problem in fixed_problems(run.task, "val", 3)]
     sign = next(sign for sign in "+-*/" if combine(b, sign, a) == target)
     text, ids = f"<think></think><answer>{b} {sign} {a}</answer>", run.task.tokenizer.encode
@@ -309,7 +315,7 @@ def test_each_sample_that_is_shown_has_its_own_reward(writer):
     """Trap 26: right and well-formed for the first problem, well-formed alone for the others."""
     run, text = writer
     first, *others = [problem.prompt for problem in fixed_problems(run.task, "val", 3)]
-    assert run.samples() == f"=== step 0\n{first}{text}<|eos|>\n--- reward 1.5\n" + "".join(
+    assert run.write_samples() == f"=== step 0\n{first}{text}<|eos|>\n--- reward 1.5\n" + "".join(
         f"{prompt}{text}<|eos|>\n--- reward 0.5\n" for prompt in others)
 
 
@@ -317,14 +323,14 @@ def test_a_cut_off_sample_is_shown_as_such_and_gets_nothing(writer):
     """Trap 26: seven tokens hold a whole answer of this task, but not its EOS."""
     run, text = writer
     run.max_new_tokens = 7
-    page = run.samples()
+    page = run.write_samples()
     assert page.count(f"{text} (cut off)\n--- reward 0\n") == 3
 
 
 def test_the_logged_reward_is_that_of_the_texts_that_were_sampled(runs, straight, monkeypatch):
     """Trap 26 for the loop: reward and accuracy of a line come from the completions of its own rollout."""
-    seen, original = [], train.rule_rewards
-    monkeypatch.setattr(train, "rule_rewards", lambda *given: seen.append(given) or original(*given))
+    seen, original = [], run_room.rule_rewards
+    monkeypatch.setattr(run_room, "rule_rewards", lambda *given: seen.append(given) or original(*given))
     train.main([*TINY, "--steps", "2", "--out", str(runs / "recorded")])
     batches = [given for given in seen if len(given[2]) == 16]
     for line, (task, problems, texts, finished, _) in zip(log(runs / "recorded"), batches, strict=True):
@@ -340,16 +346,16 @@ def test_sampled_tokens_are_counted(straight):
 def test_training_draws_from_train_looks_at_val_and_reports_test(runs, monkeypatch):
     """Trap 31: test problems are drawn before the first step and after the last one, never between. Trap 21: train on train."""
     looked, trained_on = [], set()
-    draw, judge, step = train.fixed_problems, train.rule_rewards, train.Run.train_step
+    draw, judge, step = train.fixed_problems, run_room.rule_rewards, train.step
 
     def watched_judge(task, problems, *more):
         if len(problems) == 16:  # a training batch; the three of samples.txt are judged, too
             trained_on.update(split_of(problem.key) for problem in problems)
         return judge(task, problems, *more)
 
-    monkeypatch.setattr(train, "rule_rewards", watched_judge)
+    monkeypatch.setattr(run_room, "rule_rewards", watched_judge)
     monkeypatch.setattr(train, "fixed_problems", lambda task, split, n: looked.append(split) or draw(task, split, n))
-    monkeypatch.setattr(train.Run, "train_step", lambda self: looked.append("step") or step(self))
+    monkeypatch.setattr(train, "step", lambda self: looked.append("step") or step(self))
     train.main([*TINY, "--eval-every", "1", "--steps", "2", "--out", str(runs / "splits")])
     first, last = looked.index("step"), len(looked) - looked[::-1].index("step")
     assert "test" in looked[:first] and "test" in looked[last:]
@@ -357,10 +363,10 @@ def test_training_draws_from_train_looks_at_val_and_reports_test(runs, monkeypat
 
 
 def test_the_summary_puts_rivals_beside_the_result(runs):
-    """Trap 30: blind search with as many attempts, the demonstrations, and imitation for as long as RL took."""
+    """Trap 30: random search with as many attempts, the demonstrations, and imitation for as long as RL took."""
     summary = train.main([*TINY, "--steps", "1", "--baselines", "--out", str(runs / "rivals")])
     assert summary == json.loads((runs / "rivals/summary.json").read_text())
-    assert all(0 <= summary["baselines"][name] <= 1 for name in ("blind_search", "demonstrations", "more_sft"))
+    assert all(0 <= summary["baselines"][name] <= 1 for name in ("random_search", "demonstrations", "continued_sft"))
     assert 0 <= summary["before"]["pass@1"] <= 1 and 0 <= summary["after"]["pass@1"] <= 1
 
 
@@ -393,7 +399,7 @@ def refused(argv, capsys):
     """-> the line. Fails if the command line is accepted, or answered with anything else than one line."""
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_warm_start", lambda *_: pytest.fail(f"{argv} was not refused"))
+        patch.setattr(start, "make_warm_start", lambda *_: pytest.fail(f"{argv} was not refused"))
         with pytest.raises((InputError, SystemExit)) as error:
             train.main(argv)
     line = str(error.value)
@@ -409,7 +415,7 @@ def refused(argv, capsys):
     ("--group-size 1", "--group-size"), ("--group-size 2.5", "--group-size"), ("--lr nan", "--lr"), ("--lr -1", "--lr"),
     ("--init missing", "missing"), ("--block-size 8", "--block-size"), ("--max-new-tokens 2", "--max-new-tokens"),
     ("--fish 3", "--fish"), ("fish", "fish"), ("--steps", "--steps"), ("--ste 3", "--ste"), ("--resume nowhere", "nowhere"),
-    ("--n-embd 34", "--n-embd"), ("--aggregate mean", "--aggregate"), ("--temperature 0", "--temperature"),
+    ("--n-embd 34", "--n-embd"), ("--loss-aggregation mean", "--loss-aggregation"), ("--temperature 0", "--temperature"),
     ("--seed -1", "--seed"), ("--lr inf", "--lr"),
     ("--test-samples 8", "--test-samples"), ("--dtype float16", "--dtype"), ("--device tpu", "--device"),
     ("--top-k 5", "--top-k"), ("--top-p 0.9", "--top-p"),  # trap 6: what is sampled from must be what is trained
@@ -490,9 +496,9 @@ def test_help_names_every_setting(capsys):
 
 
 def test_a_task_may_suggest_settings_and_a_flag_overrules_them():
-    assert train.configure("grpo", "countdown", {})["loop"].steps == 200
-    assert train.configure("grpo", "circuit", {})["loop"].steps == 100
-    assert train.configure("grpo", "circuit", {"steps": 7})["loop"].steps == 7
+    assert start.configure("grpo", "countdown", {})["loop"].steps == 200
+    assert start.configure("grpo", "circuit", {})["loop"].steps == 100
+    assert start.configure("grpo", "circuit", {"steps": 7})["loop"].steps == 7
 
 
 @pytest.mark.parametrize("flags", ["--task modular_addition --m 2 --min-k 2 --max-k 2", "--task iterated_squaring --p 5 --max-k 2",
@@ -506,13 +512,13 @@ def test_settings_that_leave_a_split_empty_are_refused(flags, runs, tmp_path, ca
 def test_what_waits_and_is_priced_by_length_survives_a_resume(runs, monkeypatch):
     """Groups that wait have had their price before they wait: a checkpoint holds tensors, and no problems."""
     argv = [*TINY, "--algo", "dapo", "--length-weight", "0.5", "--prompts", "4", "--out"]
-    judged = train.rule_rewards
+    judged = run_room.rule_rewards
 
     def one_group(task, problems, *more):
         """Of four groups one has variance, whatever was sampled: four steps fill a batch."""
         return (torch.arange(len(problems)) == 0).float(), judged(task, problems, *more)[1]
 
-    monkeypatch.setattr(train, "rule_rewards", one_group)
+    monkeypatch.setattr(run_room, "rule_rewards", one_group)
     names = runs / "priced-straight", runs / "priced-resumed"
     train.main([*argv, str(names[0]), "--steps", "6"])
     train.main([*argv, str(names[1]), "--steps", "3"])
@@ -534,8 +540,8 @@ def test_what_never_knew_anything_has_not_collapsed():
 def test_the_memory_of_monte_carlo_rollouts_is_counted(tmp_path):
     """In batches of at most verifier.ROLLOUT_BATCH sequences, whatever --rollouts says."""
     def expected(*flags):
-        algo, task, given, _ = train.read_command_line(["--algo", "prm", "--prompts", "16", "--device", "cpu", *flags])
-        return train.expected_memory(train.Run(None, algo, task, train.configure(algo, task, given)))
+        algo, task, given, _ = start.read_command_line(["--algo", "prm", "--prompts", "16", "--device", "cpu", *flags])
+        return start.expected_memory(Run(None, algo, task, start.configure(algo, task, given)))
     outcome = expected("--algo", "orm", "--prompts", "16")  # makes none
     assert outcome < expected("--rollouts", "1") <= expected("--rollouts", "16") == expected("--rollouts", "64") < 2 * outcome
 
@@ -551,15 +557,16 @@ def test_the_report_shows_whether_the_steps_are_still_true(straight):
     summary = json.loads((straight / "summary.json").read_text())
     thinking = {"attempts": 2.0, "legal": 1.5}
     summary = summary | {"before": summary["before"] | thinking, "after": summary["after"] | thinking}
-    head, before, after, *_ = train.report(summary).splitlines()
+    head, before, after, *_ = report(summary).splitlines()
     assert head.startswith("3 test problems") and head.split()[-1] == "legal" and before.split()[-1] == after.split()[-1] == "0.750"
     assert len(head) == len(before) == len(after)
 
 
 def test_more_than_one_skipped_step_of_an_update_is_counted(runs, monkeypatch):
-    class Slips(train.ALGORITHMS["grpo"][0]):
+    class Slips(grpo.GRPO):
         def update(self, rollout, rewards):
             return super().update(rollout, rewards) | {"updates": 1, "skipped": 3, "grad_norm": math.nan}
-    monkeypatch.setitem(train.ALGORITHMS, "grpo", (Slips, {}))
+    core = method.core()
+    monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Slips, {})})
     train.main([*TINY, "--steps", "2", "--out", str(runs / "slips")])
     assert [line["skipped"] for line in log(runs / "slips")] == [3, 6] and log(runs / "slips")[0]["grad_norm"] is None

@@ -149,8 +149,8 @@ def test_equal_values_share_their_mean_rank():
 
 # ---- asking a reward model
 
-def opinionated(trunk):
-    reward_model = ScalarModel(trunk)
+def opinionated(backbone):
+    reward_model = ScalarModel(backbone)
     torch.nn.init.normal_(reward_model.head.weight, generator=seeded(1))
     return reward_model.requires_grad_(False)
 

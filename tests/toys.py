@@ -38,7 +38,7 @@ class Bigram(nn.Module):
     def prefill(self, tokens, lengths, cache):
         return self.table[tokens[torch.arange(len(tokens)), lengths - 1]]
 
-    def decode(self, tokens, positions, cache, bound):
+    def decode(self, tokens, positions, cache, kv_length):
         return self.table[tokens]
 
 

@@ -1,9 +1,9 @@
 """How fast is it, and beside what?
 
-    python bench.py                     untrained weights over 48 words: an answer ends by chance, so lengths are very uneven
-    python bench.py runs/countdown-0    also the lengths that this policy really writes
-    python bench.py --sweep             also the cost against length, batch and width, and the peak memory: 3 minutes more
-    python bench.py --peers             also beside transformers and TRL, where they are installed (peers.py): 2 minutes more
+    python bench/speed.py                     untrained weights over 48 words: an answer ends by chance, so lengths are very uneven
+    python bench/speed.py runs/countdown-0    also the lengths that this policy really writes
+    python bench/speed.py --sweep             also the cost against length, batch and width, and the peak memory: 3 minutes more
+    python bench/speed.py --peers             also beside transformers and TRL, where they are installed (peers.py): 2 minutes more
 
 Everything that is compared is timed in one run, alternating, and given as a ratio: on a shared machine a time alone means
 little. A row is the median of several repeats.
@@ -12,7 +12,7 @@ little. A row is the median of several repeats.
               (a) the textbook loop without a key-value cache: the whole prefix is read again for every token
               (b) the same `generate` with finished rows left in the batch; what the lengths allow is the ratio of all
                   row-steps to those of living rows
-  the floor   what this machine would need if nothing were wasted, as a share of what was needed. The floor is the largest of
+  the roofline   what this machine would need if nothing were wasted, as a share of what was needed. The roofline is the largest of
                 operations / the best rate at which it multiplies matrices       (a multiplication and an addition are two)
                 bytes that have to move / the rate at which it copies memory     (what is read and what is written)
                 on CUDA: kernels that were run x the time of an empty node of a graph
@@ -21,7 +21,7 @@ little. A row is the median of several repeats.
               Python: all of that is what the missing share consists of.
   verifier    microseconds against the length of the text, for ordinary and hostile text: never more than linear
 
-What is simplified: a floor for the whole job, not the sum of the floors of its parts; what fits into a CPU's cache may move faster
+What is simplified: a roofline for the whole job, not the sum of those of its parts; what fits into a CPU's cache may move faster
 than the copy bandwidth says.
 """
 import copy
@@ -35,6 +35,8 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import checkpoint
 import search
 import search_context
@@ -42,9 +44,9 @@ import tasks
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
 from grpo import GRPO, GRPOConfig, group_advantages
-from peers import GROUP, LR, Words, bench_own_loops, bench_peers, grpo_step, timed, untrained
+from optimize import micro_batches
+from bench.peers import GROUP, LR, Words, bench_own_loops, bench_peers, grpo_step, timed, untrained
 from sample import generate, score
-from sft import micro_batches
 
 
 @dataclass
@@ -57,7 +59,7 @@ class BenchConfig:
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
 
 
-# --------------------------------------------------------------------------------------------------------- the floor
+# --------------------------------------------------------------------------------------------------------- the roofline
 
 class Machine:
     """What this machine can do at best: `measure` as often as there is time, the best counts.
@@ -158,7 +160,7 @@ def kernels(function, device):
 def jobs(model, task, rows):
     """The rows of the table: name -> (the job, a function of its result that says how many tokens, operations and bytes)."""
     generator = torch.Generator(model.device).manual_seed(0)
-    problems = fixed_problems(task, "val", rows // GROUP)
+    problems = fixed_problems(task, "train", rows // GROUP)
     prompts = [task.tokenizer.encode(p.prompt) for p in problems for _ in range(GROUP)]
     rollout = generate(model, prompts, task.max_new_tokens, eos=task.tokenizer.eos, generator=generator)
     # The rate is so low that the policy stays what it is: the last repeat does the same work as the first.
@@ -200,7 +202,7 @@ def jobs(model, task, rows):
 
 
 def bench_floor(model, task, rows, repeats, machine):
-    """The table: tokens per second, the same at the floor, and the share of the floor that is reached."""
+    """The table: tokens per second, the same at the roofline, and the share of the roofline that is reached."""
     table = jobs(model, task, rows)
     for job, _ in table.values():
         job()  # warm up: the cache and the buffers of the optimizer are allocated, kernels are chosen
@@ -210,7 +212,7 @@ def bench_floor(model, task, rows, repeats, machine):
         for name, (job, count) in table.items():
             seconds, result = timed(job, model.device)
             seen[name].append((seconds, *count(result)))
-    print(f"{'sampled tokens, ' + task.name:<32}{'tokens/s':>10}{'seconds':>10}{'the floor':>12}{'reached':>9}   bounded by")
+    print(f"{'sampled tokens, ' + task.name:<32}{'tokens/s':>10}{'seconds':>10}{'the roofline':>12}{'reached':>9}   bounded by")
     for name, results in seen.items():
         nodes = kernels(table[name][0], model.device)
         floors = [machine.floor(operations, moved, nodes) for _, _, operations, moved in results]
@@ -247,7 +249,7 @@ def bench_sweep(machine, repeats=2):
             "width, 256 rows, 64 new tokens": [(256, 64, n) for n in (64, 128, 256, 512)]}
     for axis, settings in axes.items():
         column = 1 if "new tokens" in axis[:10] else 0 if axis.startswith("rows") else 2
-        prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "val", 4096 // GROUP) for _ in range(GROUP)]
+        prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "train", 4096 // GROUP) for _ in range(GROUP)]
         models = [untrained(task, new, width, device) for _, new, width in settings]
         times = [[] for _ in settings]
         for repeat in range(repeats + 1):  # the first is for warming up
@@ -255,7 +257,7 @@ def bench_sweep(machine, repeats=2):
             for i, (rows, new, _) in enumerate(settings):
                 seconds, rollout = timed(lambda: generate(models[i], prompts[:rows], new), device)
                 times[i].append(seconds)
-        print(f"\n{axis:<32}{'us/token':>10}{'grows by':>10}{'KB cache/token':>16}{'grows by':>10}{'of the floor':>14}")
+        print(f"\n{axis:<32}{'us/token':>10}{'grows by':>10}{'KB cache/token':>16}{'grows by':>10}{'of the roofline':>14}")
         costs, caches = [], []
         for i, (rows, new, _) in enumerate(settings):
             seconds = statistics.median(times[i][1:])
@@ -280,7 +282,7 @@ def step_memory(prompts, group, new_tokens, device):
     model, task.tokenizer.eos = untrained(task, new_tokens, device=device), None  # nothing ends a row
     before = peak()
     algorithm = GRPO(model, task, GRPOConfig(group_size=group, max_new_tokens=new_tokens))
-    rollout = algorithm.collect(fixed_problems(task, "val", prompts))
+    rollout = algorithm.collect(fixed_problems(task, "train", prompts))
     algorithm.update(rollout, (torch.arange(prompts * group) % 2).float())
     return peak(), before
 
@@ -290,7 +292,7 @@ def bench_memory(device):
     print(f"\n{'memory of a GRPO step':<32}{'peak MiB':>10}{'before it':>11}{'the step':>10}{'of it cache':>13}")
     for prompts, new in ((64, 64), (16, 64), (256, 64), (64, 128), (64, 256)):
         code = f"import bench; print(*bench.step_memory({prompts}, 8, {new}, {device.type!r}))"
-        done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
         peak, before = map(float, done.stdout.split())
         cache = prompts * 8 * (Words.max_prompt_tokens + new) * 2 * 3 * 128 * 4 / 2**20
         name = f"{prompts * 8} rows, {new} new tokens"
@@ -298,7 +300,7 @@ def bench_memory(device):
 
 
 def main(argv=None):
-    parser = Parser(prog="bench.py", description="Speed, as ratios measured in one run.")
+    parser = Parser(prog="bench/speed.py", description="Speed, as ratios measured in one run.")
     parser.add_argument("run", nargs="?", help="a run folder or checkpoint: whose lengths are sampled")
     add_flags(parser, BenchConfig)
     given = vars(parser.parse_args(argv))

@@ -1,6 +1,6 @@
-"""The same work in other hands: the textbook loop, transformers and TRL. Used by bench.py.
+"""The same work in other hands: the textbook loop, transformers and TRL. Used by speed.py.
 
-    python bench.py --peers        after: pip install transformers==5.23.0 trl==1.16.0
+    python bench/speed.py --peers        after: pip install transformers==5.23.0 trl==1.16.0
 
 What is the same: the weights (ours are copied into a `LlamaForCausalLM`, and the logits have to agree to 1e-4 before anything is
 timed), the prompts, the limit of new tokens, the batch, float32, the threads, temperature 1, the reward. Sampled tokens are
@@ -114,17 +114,17 @@ def generate_without_cache(model, prompts, max_new_tokens, eos, generator):
 
 def bench_own_loops(model, task, rows, repeats):
     """`generate` beside the loop without a cache and the loop that keeps finished rows: the same prompts, the same policy."""
-    prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "val", rows // GROUP) for _ in range(GROUP)]
+    prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "train", rows // GROUP) for _ in range(GROUP)]
     eos, times = task.tokenizer.eos, {"ours": [], "kept": [], "naive": []}
 
-    def rollout(seed, leave):
+    def rollout(seed, evict):
         generator = torch.Generator(model.device).manual_seed(seed)
-        return generate(model, prompts, task.max_new_tokens, eos=eos, pad=task.tokenizer.pad, generator=generator, leave=leave)
+        return generate(model, prompts, task.max_new_tokens, eos=eos, pad=task.tokenizer.pad, generator=generator, evict=evict)
 
     rollout(0, True), rollout(0, False)  # warm up, and let the cache be allocated
     for seed in range(repeats):
-        for name, leave in (("ours", True), ("kept", False)):
-            seconds, result = timed(lambda: rollout(seed, leave), model.device)
+        for name, evict in (("ours", True), ("kept", False)):
+            seconds, result = timed(lambda: rollout(seed, evict), model.device)
             times[name].append(seconds / result.sampled_tokens)
         if seed < 2:  # slow, and steady: twice, on an eighth of the rows
             generator = torch.Generator(model.device).manual_seed(seed)
@@ -190,7 +190,7 @@ def sampled_by_transformers(theirs, prompts, max_new_tokens, eos):
 def compare_generate(model, theirs, rows, repeats):
     """Tokens per second of both, with uneven lengths and with every row to the end."""
     task = Words()
-    prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "val", rows // GROUP) for _ in range(GROUP)]
+    prompts = [task.tokenizer.encode(p.prompt) for p in fixed_problems(task, "train", rows // GROUP) for _ in range(GROUP)]
     generator = torch.Generator(model.device).manual_seed(0)
     run_theirs = lambda eos: sampled_by_transformers(theirs, prompts, task.max_new_tokens, eos)
     tried = {}
@@ -270,7 +270,7 @@ def trl_steps(theirs, task, problems, micro_batches, steps, each=lambda seconds,
 def compare_grpo(model, theirs, rows, repeats):
     """Seconds of a whole GRPO step of both, one of ours after each of theirs."""
     task = Words()
-    problems = fixed_problems(task, "val", rows // GROUP)
+    problems = fixed_problems(task, "train", rows // GROUP)
     tried = {}
     for split in SPLITS:
         tried[split] = []

@@ -1,0 +1,36 @@
+"""Every table and picture of README and docs, made anew. Goes on where it was stopped: what lies under runs/ is not made twice.
+
+    python experiments/all.py            many hours on 2 cores
+    python experiments/all.py --quick    each experiment with small sizes, into runs/; about three minutes each
+
+The main job's three runs come first; then every experiment of this folder, one after the other; then the pictures.
+"""
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time", "failures")
+
+
+def main_job(seed):
+    """The command of one run of the main job, or the one that goes on with it; None if it is done."""
+    run = HERE.parent / "runs" / f"countdown-{seed}"
+    if (run / "summary.json").exists():
+        return None
+    if (run / "checkpoint.pt").exists():
+        return ["train.py", "--resume", str(run)]
+    return ["train.py", "--algo", "grpo", "--task", "countdown", "--seed", str(seed), "--baselines", "--out", str(run)]
+
+
+def commands(quick):
+    """What is to be run, in order -> list of argument lists."""
+    jobs = [] if quick else [job for job in map(main_job, (0, 1, 2)) if job]
+    jobs += [[f"experiments/{name}.py", *["--quick"] * quick] for name in NAMES]
+    return jobs if quick else [*jobs, ["plot.py", *(f"runs/countdown-{seed}" for seed in (0, 1, 2))]]
+
+
+if __name__ == "__main__":
+    for job in commands("--quick" in sys.argv[1:]):
+        print("python", *job, flush=True)
+        subprocess.run([sys.executable, *job], cwd=HERE.parent, check=True)

@@ -1,0 +1,80 @@
+"""What an algorithm is, and how one is found by its name.
+
+The interface between the loop in train.py and the algorithms. A method is built on a policy and a task; then, again and again,
+
+    rollout = method.collect(problems)             it has samples written: by default by the policy
+    rewards = ...                                  the loop judges them, by the rule
+    metrics = method.update(rollout, rewards)      it learns from them; metrics["updates"]: how many optimizer steps it took
+
+The loop knows nothing else about it. Everything a method owns beside the policy (a critic, a reference, an optimizer, a number that
+moves) is named in `saved`, so that a run can be stopped at any moment.
+
+One file of the core holds the GRPO family, one PPO, one DPO, one the learned verifiers. A file in methods/ is a further algorithm,
+as a file in tasks/ is a task: `--algo vineppo` is class `VinePPO` in methods/vineppo.py.
+"""
+import importlib
+import pathlib
+
+from config import InputError
+from sample import SamplingConfig, collect
+
+FOLDER = pathlib.Path(__file__).parent / "methods"
+
+
+class Method:
+    """A base for algorithms. `Config`, a dataclass that derives from sample.SamplingConfig, holds their settings."""
+    Config = SamplingConfig
+    saved = ()  # names of attributes that a checkpoint holds: with a state_dict of their own, or JSON values
+
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        """policy: GPT, trained in place. generator: torch.Generator on its device. reward(rollout) -> (B,): the run's own rewards,
+        for a method that samples more than it is given; tokens of its own rollouts go into `rollout.discarded`."""
+        self.policy, self.task, self.config, self.generator, self.reward = policy, task, config, generator, reward
+        self.behavior = policy  # the model that is sampled from
+
+    def collect(self, problems):
+        """problems: list -> Rollout, `config.group_size` samples of each, next to each other."""
+        return collect(self.behavior, self.task, problems, self.config, self.generator)
+
+    def update(self, rollout, rewards):
+        """rewards (B,) float32 -> metrics, a dict of floats: `updates` and whatever is worth a curve."""
+        raise NotImplementedError
+
+    def state_dict(self):
+        owned = {name: getattr(self, name) for name in self.saved}
+        return {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in owned.items()}
+
+    def load_state_dict(self, state):
+        for name in self.saved:
+            if hasattr(getattr(self, name), "load_state_dict"):
+                getattr(self, name).load_state_dict(state[name])
+            else:
+                setattr(self, name, state[name])
+
+
+def core():
+    """-> {name: (class, the settings that make it this method)} of the methods in the core."""
+    import dpo, grpo, ppo, verifier  # here, because they import this file
+    return {name: (grpo.GRPO, row) for name, row in grpo.TABLE.items()} | {"ppo": (ppo.PPO, {}), "dpo": (dpo.DPO, {})} | {
+        name: (verifier.Verifier, row) for name, row in verifier.TABLE.items()}
+
+
+def names():
+    """All methods there are, those of the core first."""
+    return [*core(), *sorted(path.stem for path in FOLDER.glob("*.py"))]
+
+
+def find(name):
+    """name -> (class, settings). Files of other methods are not looked at: one that is broken breaks nobody else.
+
+    InputError if there is no such method, or its file has no class of that name (capitals and underscores aside).
+    """
+    if name in core():
+        return core()[name]
+    if name not in names():
+        raise InputError(f"--algo {name}: there is no such algorithm; choose one of {', '.join(('sft', *names()))}")
+    module, wanted = importlib.import_module(f"methods.{name}"), name.replace("_", "").lower()
+    for cls in vars(module).values():
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and cls.__name__.lower() == wanted:
+            return cls, getattr(module, "DEFAULTS", {})
+    raise InputError(f"--algo {name}: methods/{name}.py defines no class {name.title().replace('_', '')} (in any capitals)")

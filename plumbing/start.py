@@ -1,0 +1,166 @@
+"""From a command line to a run that is ready: flags, checks, the folder, the warm start. What cannot be used is said before the work."""
+import json
+import pathlib
+from dataclasses import fields, is_dataclass
+
+import checkpoint
+import grpo
+import method
+import tasks
+import verifier
+from config import InputError, Parser, add_flags, flag, from_flags
+from plumbing.run import Config, Run
+from plumbing.warm_starts import cached_warm_start, init_from
+from rewards import RewardConfig
+from sample import SamplingConfig
+from sft import SFTConfig
+
+RUNS = pathlib.Path("runs")
+
+
+def read_command_line(argv):
+    """argv -> (algo, task name, given: dict of values by name, resume: path or None). Exit status 2 on a bad flag."""
+    first = Parser(prog="train.py", add_help=False)
+    first.add_argument("--algo", help=f"one of {', '.join(('sft', *method.names()))} (default: grpo)")
+    first.add_argument("--task", help=f"one of {', '.join(tasks.names())} (default: countdown)")
+    first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
+    known, _ = first.parse_known_args(argv)
+    if known.resume is not None:  # the run knows what it is; "" is the mistake of a script, and not a new run
+        stored = read_config(pathlib.Path(known.resume))
+        for name in ("algo", "task"):
+            if getattr(known, name) not in (None, stored[name]):
+                raise InputError(f"--{name} {getattr(known, name)}: the run in {known.resume} has {name} {stored[name]}")
+        known.algo, known.task = stored["algo"], stored["task"]
+    algo = "grpo" if known.algo is None else known.algo
+    task = "countdown" if known.task is None else known.task
+    parser = Parser(prog="train.py", parents=[first], description="Warm start, reinforcement learning, evaluation.")
+    check_contract(algo, config_classes(algo, task))
+    for config_class in config_classes(algo, task).values():
+        add_flags(parser, config_class, suggested(algo, task))
+    given = vars(parser.parse_args(argv))
+    for name in ("algo", "task", "resume"):
+        given.pop(name)
+    if known.resume is not None:
+        changed = set(given) - {"steps", "token_budget"}
+        if changed:
+            raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
+        given = stored | given
+    return algo, task, given, known.resume
+
+
+def read_config(folder):
+    """The config.json of a run folder -> dict. InputError if there is none, or it is not one of ours."""
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+        if stored["algo"] in ("sft", *method.names()) and stored["task"] in tasks.names():
+            return stored
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise InputError(f"--resume {folder}: there is no run of this project in this folder")
+
+
+def config_classes(algo, task):
+    """The dataclasses that a command line is made from. "sft" samples like the others when it is evaluated."""
+    algorithm = grpo.GRPOConfig if algo == "sft" else method.find(algo)[0].Config
+    return {"loop": Config, "algorithm": algorithm, "options": tasks.task_class(task).Options,
+            "sft": SFTConfig, "rewards": RewardConfig}
+
+
+def check_contract(algo, classes):
+    """InputError that names what to mend if the algorithm, or the settings of algorithm and task, break the contract above."""
+    if algo != "sft":
+        cls, _ = method.find(algo)
+        if not issubclass(cls, method.Method):
+            raise InputError(f"--algo {algo}: class {cls.__name__} must derive from method.Method")
+        if cls.update is method.Method.update:
+            raise InputError(f"--algo {algo}: class {cls.__name__} has no method update")
+        if not (is_dataclass(classes["algorithm"]) and issubclass(classes["algorithm"], SamplingConfig)):
+            raise InputError(f"--algo {algo}: Config must be a dataclass that derives from sample.SamplingConfig")
+    owner = {}
+    for kind, config_class in classes.items():
+        for f in fields(config_class):
+            if not {"help", "low", "high", "choices"} <= f.metadata.keys():
+                raise InputError(f"{config_class.__name__}.{f.name}: declare it with config.setting(default, help, low=, high=)")
+            if f.name in owner or f.name in ("algo", "task", "resume"):
+                raise InputError(f"{config_class.__name__}.{f.name}: {owner.get(f.name, 'every command')} has a setting of this name "
+                                 "already; rename it")
+            owner[f.name] = config_class.__name__
+
+
+def suggested(algo, task):
+    """Settings, by name, that take the place of the general defaults for this algorithm and this task."""
+    return tasks.task_class(task).defaults | ({} if algo == "sft" else method.find(algo)[1])
+
+
+def configure(algo, task, given):
+    """Given values -> the checked configs by name. What is not given is suggested, or the general default."""
+    given = suggested(algo, task) | given
+    return {name: from_flags(config_class, given) for name, config_class in config_classes(algo, task).items()}
+
+
+def new_folder(out, name, parameters):
+    """The run folder, made now, so that a place that cannot be written to is known before the work begins."""
+    folder = pathlib.Path(out) if out else RUNS / name
+    number = 1
+    while not out and folder.exists():  # never write over an earlier run
+        number += 1
+        folder = RUNS / f"{name}-{number}"
+    try:
+        held = [folder / name for name in ("config.json", "checkpoint.pt", "metrics.jsonl")]
+        if any(file.exists() and file.stat().st_size for file in held):
+            raise InputError(f"--out {folder}: holds a run already; name another folder, or go on with --resume {folder}")
+        checkpoint.check_room(folder, parameters)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").touch()
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written to ({error.strerror})")
+    return folder
+
+
+def make_warm_start(model, task, configs):
+    """Bring `model` to its warm start, from --init or from sft.py and its cache. -> (where it lies, seconds it took)."""
+    loop = configs["loop"]
+    if loop.init:
+        init_from(loop.init, model, task)
+        return loop.init, 0.0
+    with checkpoint.writing(RUNS):  # its folder is made before the work begins
+        place, seconds = cached_warm_start(model, task, configs["sft"], loop.seed, RUNS, loop.fresh)
+    checkpoint.sweep(pathlib.Path(place), age=600)  # another run may be writing the same one just now
+    return place, seconds
+
+
+def expected_memory(run):
+    """Bytes a run will need at its largest: a sum of the tensors that are alive together, and torch itself."""
+    c, a = run.policy.config, run.configs["algorithm"]
+    weights = sum(p.numel() for p in run.policy.parameters()) * 4 * 5  # weights, gradients, two moments, the reference
+    rows, length = a.prompts * a.group_size, c.block_size
+    if getattr(a, "kind", "") == "prm":  # Monte-Carlo rollouts from every step: so many sequences at once
+        rows = max(rows, min(verifier.ROLLOUT_BATCH, rows * length * a.rollouts))
+    cache = 2 * c.n_layer * rows * length * c.n_embd * (2 if run.loop.dtype == "bfloat16" else 4)
+    scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
+    forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
+    return weights + cache + max(scratch, forward) + 300e6
+
+
+def start(argv):
+    """The command line -> a Run on its warm start, or as its last checkpoint left it."""
+    algo, task_name, given, resume = read_command_line(argv)
+    run_configs = configure(algo, task_name, given)
+    run = Run(pathlib.Path(resume or ""), algo, task_name, run_configs)
+    parameters = sum(p.numel() for p in run.policy.parameters())
+    if resume is not None:
+        checkpoint.check_room(run.folder, parameters)
+    else:  # what cannot be used is said before a folder is made
+        if run.loop.init:
+            init_from(run.loop.init, run.policy, run.task)
+        run.build()  # once for nothing: whatever it cannot use, it says so here
+        run.folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}", parameters)
+    run.write("config.json", json.dumps(run.config_dict(), indent=2) + "\n")
+    print(f"{run.folder}: {algo} on {task_name}, {parameters:,} parameters, {run.device}, {run.loop.dtype}, "
+          f"about {expected_memory(run) / 1e9:.1f} GB of memory")
+    if resume is not None and run.restore():
+        print(f"resumed after step {run.step}")
+        return run
+    run.warm_start, run.seconds["warm_start"] = make_warm_start(run.policy, run.task, run_configs)
+    run.build()
+    return run
