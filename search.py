@@ -3,9 +3,9 @@
     python search.py RUN --method mcts --budget 512 --problems 200
     python search.py RUN --method all --budget 64,128,256,512 --verifier runs/prm
 
-The idea. A policy that is right one time in four is right more often if it may try again, if somebody can tell which try
-is good. All methods here spend tokens on several solutions, or parts of solutions, and choose one. They differ in where
-they branch:
+The idea. A policy that is right one time in four is right more often if it may try again, if somebody can
+tell which try is good. All methods here spend tokens on several solutions, or parts of solutions, and
+choose one. They differ in where they branch:
 
     greedy            one solution, the likeliest token each time
     sample            one solution after the other, until the rule accepts one
@@ -17,16 +17,18 @@ they branch:
     budget_forcing    one solution that may not end its thinking before the budget is spent, and must afterwards
                       (arXiv:2501.19393)
 
-A step is a reasoning step here: what ends in `task.step_token`. Two functions are handed to a method: `scorer` scores
-finished solutions (--score), `value` half-finished ones (--value). Which there are, and what they cost, is in
-search_context.py: the rule, where it needs no answer key (`task.checkable`: in countdown the prompt says what is right);
-a learned verifier or critic; rollouts that the rule counts; the policy's own log-probs.
+A step is a reasoning step here: what ends in `task.step_token`. Two functions are handed to a method:
+`scorer` scores finished solutions (--score), `value` half-finished ones (--value). Which there are, and
+what they cost, is in search_context.py: the rule, where it needs no answer key (`task.checkable`: in
+countdown the prompt says what is right); a learned verifier or critic; rollouts that the rule counts; the
+policy's own log-probs.
 
-The token cost. Every token that is sampled for a problem counts, also those of branches that were given up and of
-rollouts: methods are compared at equal tokens, never at equal numbers of simulations. Reading is not counted, as
-everywhere (a verifier reads, it does not write).
+The token cost. Every token that is sampled for a problem counts, also those of branches that were given up
+and of rollouts: methods are compared at equal tokens, never at equal numbers of simulations. Reading is not
+counted, as everywhere (a verifier reads, it does not write).
 
-What is simplified: no virtual loss, because many trees advance together and each of them waits for its own leaf.
+What is simplified: no virtual loss, because many trees advance together and each of them waits for its own
+leaf.
 """
 import sys
 
@@ -49,7 +51,7 @@ def greedy(context):
 
 
 def sample(context, n):
-    """Up to n solutions, one after the other; where the task is checkable the first that is right is the last. -> rows."""
+    """Up to n solutions, one after the other; where the task is checkable the first right one ends it. -> rows."""
     rows, unsolved = [None] * len(context.problems), list(range(len(context.problems)))
     for _ in range(n if context.task.checkable else 1):
         for i, row in zip(unsolved, context.sample(unsolved, [context.prompts[i] for i in unsolved])):
@@ -66,10 +68,11 @@ def best_of_n(context, n, scorer):
 
 
 def majority_vote(context, n, scorer=None):
-    """n solutions at once; the answer with the most votes, or with `scorer` the most points. -> rows with this answer.
+    """n solutions at once; the answer with the most votes, or with `scorer` the most points. -> rows with
+    this answer.
 
-    Votes are counted on `task.canonical_answer`; solutions without a readable answer do not vote. Of answers with equally
-    many votes the one that came first wins.
+    Votes are counted on `task.canonical_answer`; solutions without a readable answer do not vote. Of
+    answers with equally many votes the one that came first wins.
     """
     problem_index, rows = context.candidates(n)
     points = scorer(problem_index, rows) if scorer else [1.0] * len(rows)
@@ -89,8 +92,9 @@ def majority_vote(context, n, scorer=None):
 def budget_forcing(context, budget):
     """Think for `budget` tokens: an earlier end of thinking is taken back, a later one is forced. -> rows.
 
-    Taking back means that the token "</think>" may not come next, so the policy starts another attempt; unless the solution
-    says that it has found the answer (`task.own_verdict`). The task's token limit holds: with it thinking ends, too.
+    Taking back means that the token "</think>" may not come next, so the policy starts another attempt;
+    unless the solution says that it has found the answer (`task.own_verdict`). The task's token limit
+    holds: with it thinking ends, too.
     """
     task, rows, end = context.task, list(context.prompts), context.end_of_thinking
     most = min(budget, context.limit - task.min_new_tokens)  # tokens of thought; the rest is for the answer
@@ -113,7 +117,8 @@ def budget_forcing(context, budget):
 
 def write_to_the_end(context, problem_index, rows):
     """Rows that have not ended are written on, in one call. -> rows."""
-    rows, open_rows = list(rows), [k for k, (i, row) in enumerate(zip(problem_index, rows)) if context.remaining(i, row)]
+    rows = list(rows)
+    open_rows = [k for k, (i, row) in enumerate(zip(problem_index, rows)) if context.remaining(i, row)]
     if open_rows:
         longer = context.sample([problem_index[k] for k in open_rows], [rows[k] for k in open_rows])
         for k, row in zip(open_rows, longer):
@@ -124,7 +129,8 @@ def write_to_the_end(context, problem_index, rows):
 # ------------------------------------------------------------------------------------ steps: beams
 
 def top_k(scores, n):
-    """Beam search: the better n/2 of the beams go on, each twice. scores (list) -> how often each is continued, n in all.
+    """Beam search: the better n/2 of the beams go on, each twice. scores (list) -> how often each is
+    continued, n in all.
 
     >>> top_k([0.1, 0.9, 0.5, 0.2], 4)
     [0, 2, 2, 0]
@@ -134,7 +140,8 @@ def top_k(scores, n):
 
 
 def rebase_allocation(scores, n, temperature=0.2):
-    """REBASE: n softmax(score / T) continuations for each, rounded so that they add up to n. arXiv:2408.00724, equation 4.
+    """REBASE: n softmax(score / T) continuations for each, rounded so that they add up to n.
+    arXiv:2408.00724, equation 4.
 
     >>> rebase_allocation([0.5, 0.5, 0.1, 0.1], 8)
     [4, 4, 0, 0]
@@ -148,7 +155,8 @@ def rebase_allocation(scores, n, temperature=0.2):
 
 
 def beam_search(context, n, value, scorer, allocation=top_k):
-    """Grow n partial solutions step by step; after each step `allocation` says how often each of them goes on. -> rows.
+    """Grow n partial solutions step by step; after each step `allocation` says how often each of them goes
+    on. -> rows.
 
     What has ended leaves, and takes a slot with it. `allocation=rebase_allocation` is REBASE.
     """
@@ -175,7 +183,7 @@ def beam_search(context, n, value, scorer, allocation=top_k):
 # ------------------------------------------------------------------------------------ steps: a tree
 
 class StepTrees:
-    """What tree.mcts asks about a language model. A state is (problem, *row); an action a tuple of token ids, one step."""
+    """What tree.mcts asks about a language model. A state is (problem, *row), an action a step: a tuple of ids."""
 
     def __init__(self, context, budget, value, scorer, width, root_width, together):
         self.context, self.budget, self.value, self.scorer = context, budget, value, scorer
@@ -203,10 +211,11 @@ class StepTrees:
         return [self.known.get((i, *row), 0.0) for i, row in zip(problem_index, rows)]
 
     def draw(self, problem_index, rows):
-        """-> for each row the different next steps that were drawn, and their priors: how often each of them was.
+        """-> for each row the different next steps that were drawn, and their priors: how often each of
+        them was.
 
-        That is the prior of a sampled step (Sampled MuZero, arXiv:2104.06303): the policy has had its say in the drawing, and
-        to weigh the different ones by their probability as well would count it twice.
+        That is the prior of a sampled step (Sampled MuZero, arXiv:2104.06303): the policy has had its say
+        in the drawing, and to weigh the different ones by their probability as well would count it twice.
         """
         context, counts = self.context, [{} for _ in rows]
         is_root = [len(row) == len(context.prompts[i]) for i, row in zip(problem_index, rows)]
@@ -222,7 +231,7 @@ class StepTrees:
         return [list(c) for c in counts], [list(c.values()) for c in counts]
 
     def expand(self, states):
-        """See tree.mcts: states -> actions, priors, values, and where reading costs no tokens the first-play values."""
+        """See tree.mcts: states -> actions, priors, values, and first-play values where reading costs no tokens."""
         problem_index, rows = [s[0] for s in states], [list(s[1:]) for s in states]
         self.context.filled.append(len(rows) / self.batch)
         values = self.values(problem_index, rows)
@@ -230,23 +239,24 @@ class StepTrees:
         if self.value == self.context.from_rollouts:
             return actions, priors, values
         children = [(k, step) for k in range(len(rows)) for step in actions[k]]
-        first_play = iter(self.values([problem_index[k] for k, _ in children], [rows[k] + list(a) for k, a in children],
-                                      shared=[len(rows[k]) for k, _ in children]))
+        index, longer = [problem_index[k] for k, _ in children], [rows[k] + list(step) for k, step in children]
+        first_play = iter(self.values(index, longer, shared=[len(rows[k]) for k, _ in children]))
         return actions, priors, values, [[next(first_play) for _ in steps] for steps in actions]
 
 
-def tree_search(context, budget, value, scorer, width=2, root_width=12, c_init=0.3, simulations=10_000, noise=0.0, seed=0,
-                together=TOGETHER):
+def tree_search(context, budget, value, scorer, width=2, root_width=12, c_init=0.3, simulations=10_000, noise=0.0,
+                seed=0, together=TOGETHER):
     """`mcts` over reasoning steps -> rows, trees.
 
-    width, root_width: steps drawn at a node, and at the root, where the choice is widest. c_init: weight of the prior;
-    AlphaZero's 1.25 is for values from -1 to 1 and many simulations. A tree stops when its problem has cost the budget, or
-    when the rule, if it is the scorer, accepts a solution. If it came to none, the most visited path is written on.
+    width, root_width: steps drawn at a node, and at the root, where the choice is widest. c_init: weight of
+    the prior; AlphaZero's 1.25 is for values from -1 to 1 and many simulations. A tree stops when its
+    problem has cost the budget, or when the rule, if it is the scorer, accepts a solution. If it came to
+    none, the most visited path is written on.
     """
     steps = StepTrees(context, budget, value, scorer, width, root_width, together)
     roots = [(i, *prompt) for i, prompt in enumerate(context.prompts)]
-    trees = mcts(roots, steps.expand, simulations, c_init=c_init, noise=noise, seed=seed, together=together, skip_ends=True,
-                 stop=steps.stop)
+    trees = mcts(roots, steps.expand, simulations, c_init=c_init, noise=noise, seed=seed, together=together,
+                 skip_ends=True, stop=steps.stop)
     unfinished = [i for i, found in context.finished.items() if not found]
     paths = [list(trees[i].most_visited()[1:]) for i in unfinished]
     for i, row in zip(unfinished, write_to_the_end(context, unfinished, paths)):
@@ -257,14 +267,16 @@ def tree_search(context, budget, value, scorer, width=2, root_width=12, c_init=0
 # ------------------------------------------------------------------------------------ search while training
 
 def expert(model, task, config, generator=None):
-    """Expert iteration: a `collect(problems) -> Rollout` that searches, for an algorithm that imitates what it is given.
+    """Expert iteration: a `collect(problems) -> Rollout` that searches, for an algorithm that imitates what
+    it is given.
 
-    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One solution a problem.
-    These are training problems, so the rule may choose, whatever the task. Tokens that were sampled and not used are in
-    `discarded`.
+    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One
+    solution a problem. These are training problems, so the rule may choose, whatever the task. Tokens that
+    were sampled and not used are in `discarded`.
     """
     def collect(problems):
-        context = SearchContext(model, task, problems, config.max_new_tokens, config.temperature, generator, rollouts=1)
+        context = SearchContext(model, task, problems, config.max_new_tokens, config.temperature, generator,
+                                rollouts=1)
         if config.expert == "mcts":
             rows, _ = tree_search(context, config.expert_budget, context.from_rollouts, context.rule)
         else:

@@ -1,6 +1,7 @@
 """What all methods of search share: writing on, what it has cost, and who says how good a solution is.
 
-The idea. A method of search.py only decides where to branch and what to keep. For the rest it asks a `SearchContext`:
+The idea. A method of search.py only decides where to branch and what to keep. For the rest it asks a
+`SearchContext`:
 
     sample            write rows on, to the end or to the end of a reasoning step; every token goes to the token cost
     rule              is it right?                  only where the task is checkable, or on training problems
@@ -8,10 +9,12 @@ The idea. A method of search.py only decides where to branch and what to keep. F
     from_rollouts     write on from here a few times; the share that the rule accepts        costs tokens
     own_confidence    the policy's own log-probs    all that is left without a rule and a verifier
 
-A *row* is a list of token ids, a prompt and what has been written so far. Ids are passed on; text is never encoded again.
-Rows travel with a `problem_index`, a list as long: row k belongs to problem problem_index[k].
+A *row* is a list of token ids, a prompt and what has been written so far. Ids are passed on; text is never
+encoded again. Rows travel with a `problem_index`, a list as long: row k belongs to problem
+problem_index[k].
 
-What is simplified: a reasoning step is sampled anew from the whole row; the cache of its parent is not kept.
+What is simplified: a reasoning step is sampled anew from the whole row; the cache of its parent is not
+kept.
 """
 import math
 
@@ -26,8 +29,8 @@ BATCH = 1024  # rows per call of the model
 class SearchContext:
     """Some problems, the policy that writes, and the bill: token_cost[i] tokens were sampled for problem i.
 
-    verifier: a ScalarModel, see checkpoint.load_verifier. aggregate: how its scores of the steps become one (last, min or
-    product). rollouts: how many `from_rollouts` makes of each row.
+    verifier: a ScalarModel, see checkpoint.load_verifier. aggregate: how its scores of the steps become one
+    (last, min or product). rollouts: how many `from_rollouts` makes of each row.
     """
 
     def __init__(self, model, task, problems, max_new_tokens=0, temperature=1.0, generator=None, verifier=None,
@@ -93,7 +96,8 @@ class SearchContext:
     def verifier_score(self, problem_index, rows, shared=None):
         """What the learned verifier or critic says, as a probability.
 
-        shared: for each row how many of its first tokens are also those of its neighbours; they are read only once.
+        shared: for each row how many of its first tokens are also those of its neighbours; they are read
+        only once.
         """
         squash = (lambda x: x.clamp(0, 1)) if self.verifier.kind == "ppo" else torch.sigmoid
         if shared and self.aggregate == "last":

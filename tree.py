@@ -1,22 +1,24 @@
-"""Monte-Carlo tree search as in AlphaZero, without any model: what a state is, and what it is worth, is the business of `expand`.
+"""Monte-Carlo tree search as in AlphaZero, without any model: what a state is, and what it is worth, is the
+business of `expand`.
 
-The idea. Grow a tree where it promises most. One simulation walks from the root to a leaf, looks at it once, and tells all nodes on
-the way what it saw:
+The idea. Grow a tree where it promises most. One simulation walks from the root to a leaf, looks at it
+once, and tells all nodes on the way what it saw:
 
     select    at each node to the child with the largest  Q(s, a) + U(s, a)
               Q = W / N, the mean of what was seen below;   U = P(s, a) c sqrt(max(1, N(s))) / (1 + N(s, a)),
-              c = log((N(s) + c_base + 1) / c_base) + c_init        high for what the policy likes and nobody has tried: PUCT
+              c = log((N(s) + c_base + 1) / c_base) + c_init        PUCT: high for what the policy likes and nobody has tried
     expand    ask for the leaf's actions, their priors P, and the leaf's value v
     backup    N += 1, W += v on the path
 
-search.py plugs a language model in: a state is a half-written solution, an action the next step of it. tests/test_tree.py plugs
-in trees whose values are known.
+search.py plugs a language model in: a state is a half-written solution, an action the next step of it.
+tests/test_tree.py plugs in trees whose values are known.
 
-The root is opened before the first simulation, when its N is 0: with sqrt(0) the first choice would not see the priors at all.
+The root is opened before the first simulation, when its N is 0: with sqrt(0) the first choice would not see
+the priors at all.
 
-What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and each waits for its
-own leaf.
-Source: AlphaZero, arXiv:1712.01815; for language models arXiv:2309.17179, with its constants.
+What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and
+each waits for its own leaf. Source: AlphaZero, arXiv:1712.01815; for language models arXiv:2309.17179, with
+its constants.
 """
 import math
 import random
@@ -31,7 +33,7 @@ class Tree:
         self.count = [-1]             # of children; -1: not opened yet; 0: an end
         self.below = [[]]             # the children themselves
         self.leaf_value = [0.0]       # what expand said about the state
-        self.first_play = [None]      # first-play value: what a child is worth before its first visit, if expand has said so
+        self.first_play = [None]      # first-play value: a child's worth before its first visit, if known
         self.exhausted = [False]      # mcts(skip_ends=True): nothing below this node is left to be looked at
         self.vain_draws = 0           # how often in a row an exhausted root had nothing new to offer
 
@@ -57,7 +59,7 @@ class Tree:
         return self.below[j]
 
     def select(self, c_init, c_base=19652.0):
-        """From the root to a leaf, at each node to the child with the largest Q + U, past what is exhausted. -> the leaf."""
+        """From the root to a leaf, always to the child with the largest Q + U that is not exhausted. -> the leaf."""
         j = 0
         while self.count[j] > 0:
             N = self.visits[j]
@@ -75,7 +77,7 @@ class Tree:
             self.exhausted[j], j = True, self.parents[j]
 
     def most_visited(self):
-        """The state at the end of the most visited path; of equally visited children the one with the larger prior."""
+        """The state at the end of the most visited path; among equally visited children the larger prior decides."""
         j = 0
         while self.count[j] > 0:
             j = max(self.below[j], key=lambda k: (self.visits[k], self.priors[k]))
@@ -89,8 +91,8 @@ class Tree:
             j = self.parents[j]
 
     def render(self, name, depth=4, width=3, j=0, indent=""):
-        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes. A node that was never
-        visited shows what it was worth at first sight."""
+        """The tree as text: visits, value, prior and `name(state before, state)` of the most visited nodes.
+        A node that was never visited shows what it was worth at first sight."""
         lines = []
         for k in sorted(self.children(j), key=lambda k: (-self.visits[k], -self.priors[k]))[:width]:
             value = self.value(k) if self.visits[k] else self.first_play[k]
@@ -102,9 +104,11 @@ class Tree:
 
 
 def next_leaf(tree, simulations, c_init):
-    """Where the next simulation of this tree ends -> a node that `expand` must be asked about, or None: it has had its simulations.
+    """Where the next simulation of this tree ends -> a node that `expand` must be asked about, or None: it
+    has had its simulations.
 
-    A simulation that comes to an end which is known already needs no model: it is told to the tree at once, and the next one begins.
+    A simulation that comes to an end which is known already needs no model: it is told to the tree at once,
+    and the next one begins.
     """
     while tree.visits[0] < simulations:
         leaf = 0 if tree.exhausted[0] else tree.select(c_init)
@@ -136,17 +140,20 @@ def open_leaf(tree, leaf, actions, priors, value, first_play=None, skip_ends=Fal
 
 def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256,
          skip_ends=False):
-    """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one large batch.
+    """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one
+    large batch.
 
-    roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its actions (none: it is
-    an end), their prior probabilities, and the value of the state itself. Action a leads from state s to s + a (s + (a,) if a is
-    not a tuple). All values are from the view of one player, who wants them large. expand may return a fourth list: for each
-    state what its children are worth at first sight; otherwise a child that was never visited counts as much as its parent.
-    simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero: 0.25).
-    stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when one is done the next takes its
-    place. skip_ends: an end is looked at once and never again, and a tree without anything else draws new actions at its root: for
-    sampled actions, where coming back to an end costs nothing and finds nothing.
-    -> list of Tree. Unless it was stopped, the visits of a root are `simulations`, and those of its children add up to them.
+    roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its
+    actions (none: it is an end), their prior probabilities, and the value of the state itself. Action a
+    leads from state s to s + a (s + (a,) if a is not a tuple). All values are from the view of one player,
+    who wants them large. expand may return a fourth list: for each state what its children are worth at
+    first sight; otherwise a child that was never visited counts as much as its parent. simulations: leaves
+    visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero:
+    0.25). stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when
+    one is done the next takes its place. skip_ends: an end is looked at once and never again, and a tree
+    without anything else draws new actions at its root: for sampled actions, where coming back to an end
+    costs nothing and finds nothing. -> list of Tree. Unless it was stopped, the visits of a root are
+    `simulations`, and those of its children add up to them.
     """
     trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
     while waiting or active:

@@ -1,20 +1,23 @@
-"""Learned verifiers: a reward model reads a solution and says how good it looks, for tasks where no rule can.
+"""Learned verifiers: a reward model reads a solution and says how good it looks, for tasks where no rule
+can.
 
 The idea. A rule needs the answer key, and reads only the end. A reward model is a GPT with a scalar head
-(model.ScalarModel) that is trained on the policy's own samples, which a rule has marked, and can later be asked about new
-ones: about whole solutions, or about half-finished ones, which is what a search needs. Three ways to train it:
+(model.ScalarModel) that is trained on the policy's own samples, which a rule has marked, and can later be
+asked about new ones: about whole solutions, or about half-finished ones, which is what a search needs.
+Three ways to train it:
 
     orm   outcome:   the whole solution     - [ y log s + (1 - y) log(1 - s) ]    s = sigmoid(head at its last token), y: right?
     prm   process:   the end of every step  the same, y: does it end right from here, if the policy goes on by itself?
     rm    pairs:     two whole solutions    - log sigmoid(head(chosen) - head(rejected))                          Bradley-Terry
 
-A step is a reasoning step here. The labels of prm are made by Monte Carlo (Math-Shepherd, arXiv:2312.08935): from the end of
-every step the policy finishes the solution `rollouts` times; the soft label is the share that is right, the hard one whether
-any is. Their tokens are counted like all others. orm: arXiv:2110.14168. rm: Bradley and Terry 1952, as in arXiv:2203.02155.
+A step is a reasoning step here. The labels of prm are made by Monte Carlo (Math-Shepherd,
+arXiv:2312.08935): from the end of every step the policy finishes the solution `rollouts` times; the soft
+label is the share that is right, the hard one whether any is. Their tokens are counted like all others.
+orm: arXiv:2110.14168. rm: Bradley and Terry 1952, as in arXiv:2203.02155.
 
-How good are the labels? `python verifier.py RUN` compares them with the answer to "can this attempt still reach the target?",
-which countdown can compute. Math-Shepherd's 85 % are agreement with people who said whether a step is correct: another
-question, so the two figures cannot be compared.
+How good are the labels? `python verifier.py RUN` compares them with the answer to "can this attempt still
+reach the target?", which countdown can compute. Math-Shepherd's 85 % are agreement with people who said
+whether a step is correct: another question, so the two figures cannot be compared.
 
 The recipe:
   1. sample solutions from the frozen policy, which stays as it is (`collect`); the rule marks them; prm: label their steps;
@@ -23,8 +26,9 @@ The recipe:
     python train.py --algo orm --task countdown --init runs/grpo-countdown-0 --out runs/orm
     python verifier.py runs/orm          how often is it right? beside what the solution says of itself
 
-What is simplified: fresh samples for every update, so nothing can be overfitted; the reward model starts from the policy
-that it reads. A prm label is about the policy that made it: a better one might still save a step that is hopeless for this one.
+What is simplified: fresh samples for every update, so nothing can be overfitted; the reward model starts
+from the policy that it reads. A prm label is about the policy that made it: a better one might still save a
+step that is hopeless for this one.
 """
 import sys
 from dataclasses import dataclass
@@ -58,29 +62,32 @@ class VerifierConfig(SamplingConfig):
 
 ROLLOUT_BATCH = 1024  # Monte-Carlo rollouts in one call of the model
 
-TABLE = {kind: {"kind": kind, "steps": 100, **({"prompts": 16} if kind == "prm" else {})} for kind in ("orm", "prm", "rm")}
+TABLE = {"orm": {"kind": "orm", "steps": 100}, "prm": {"kind": "prm", "steps": 100, "prompts": 16},
+         "rm": {"kind": "rm", "steps": 100}}
 
 
 def step_ends(rollout, task):
-    """(B, T) bool: the tokens of a rollout after which a step is complete: `task.step_token`, and the last token of the row."""
+    """(B, T) bool: the tokens that complete a reasoning step: `task.step_token`, and the last token of the row."""
     [step] = task.tokenizer.encode(task.step_token)
     last = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device) == rollout.lengths[:, None] - 1
     return rollout.mask & ((rollout.tokens == step) | last)
 
 
 def rollout_values(model, task, rows, problems, limits, n, temperature=1.0, generator=None):
-    """How often does a solution end right if the policy goes on from here? A Monte-Carlo estimate, by the rule.
+    """How often does a solution end right if the policy goes on from here? A Monte-Carlo estimate, by the
+    rule.
 
-    rows: list of N lists of token ids, prompt and beginning of a solution; problems: one a row; limits: list of N, how many
-    tokens a row may still get (0: it is over, and wrong). -> right (N, n) bool, token cost (int), Rollout of the n
-    completions of each row that had a budget left, and which rows these are.
+    rows: list of N lists of token ids, prompt and beginning of a solution; problems: one a row; limits:
+    list of N, how many tokens a row may still get (0: it is over, and wrong). -> right (N, n) bool, token
+    cost (int), Rollout of the n completions of each row that had a budget left, and which rows these are.
     """
     open_rows = [i for i, limit in enumerate(limits) if limit > 0]
     right = torch.zeros(len(rows), n, dtype=torch.bool)
     if not open_rows:
         return right, 0, None, []
     each = [i for i in open_rows for _ in range(n)]
-    batches = [each[k:k + ROLLOUT_BATCH] for k in range(0, len(each), ROLLOUT_BATCH)]  # all at once, the cache would be their sum
+    # In batches: all at once, the cache would be their sum.
+    batches = [each[k:k + ROLLOUT_BATCH] for k in range(0, len(each), ROLLOUT_BATCH)]
     eos, pad = task.tokenizer.eos, task.tokenizer.pad
     rollout = join([generate(model, [rows[i] for i in batch], [limits[i] for i in batch], temperature, eos=eos, pad=pad,
                              generator=generator) for batch in batches])
@@ -94,9 +101,11 @@ def rollout_values(model, task, rows, problems, limits, n, temperature=1.0, gene
 
 
 def label_steps(model, task, rollout, n, max_new_tokens, temperature=1.0, generator=None):
-    """Monte-Carlo labels for every step of a rollout -> ends (B, T) bool, right (steps, n) bool, token cost.
+    """Monte-Carlo labels for every step of a rollout -> ends (B, T) bool, right (steps, n) bool, token
+    cost.
 
-    The steps are in the order of `ends.nonzero()`. At the end of a solution nothing is left to chance: the label is the rule's.
+    The steps are in the order of `ends.nonzero()`. At the end of a solution nothing is left to chance: the
+    label is the rule's.
     """
     ends, verdict = step_ends(rollout, task), rollout.right(task).tolist()
     positions = ends.nonzero().tolist()  # (b, t) of every end
@@ -112,10 +121,11 @@ def label_steps(model, task, rollout, n, max_new_tokens, temperature=1.0, genera
 
 
 def verifier_loss(kind, scores, ends, labels, chosen=None, rejected=None):
-    """The losses of the table above. scores (B, T): the raw head; -> scalar, the mean over what has a label.
+    """The losses of the table above. scores (B, T): the raw head; -> scalar, the mean over what has a
+    label.
 
-    orm, prm: ends (B, T) bool, labels (B, T) in [0, 1]. rm: ends marks the last token of each row, chosen and rejected (N,) are
-    rows.
+    orm, prm: ends (B, T) bool, labels (B, T) in [0, 1]. rm: ends marks the last token of each row, chosen
+    and rejected (N,) are rows.
 
     >>> scores, ends = torch.tensor([[5.0, 0.0], [5.0, 0.0]]), torch.tensor([[False, True], [False, True]])
     >>> round(float(verifier_loss("orm", scores, ends, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))), 4)      # undecided: ln 2
@@ -128,7 +138,8 @@ def verifier_loss(kind, scores, ends, labels, chosen=None, rejected=None):
 
 
 def auc(scores, right):
-    """The chance that a right solution scores higher than a wrong one, ties counting half: 1 is perfect, 0.5 is chance.
+    """The chance that a right solution scores higher than a wrong one, ties counting half: 1 is perfect,
+    0.5 is chance.
 
     scores (N,), right (N,) bool -> float; nan if all are right or all wrong.
 
@@ -140,7 +151,8 @@ def auc(scores, right):
 
 
 def rank_correlation(x, y):
-    """Spearman's rho of two (N,) tensors, ties at their mean rank: 1 if they order the same way, 0 if they have nothing in common.
+    """Spearman's rho of two (N,) tensors, ties at their mean rank: 1 if they order the same way, 0 if they
+    have nothing in common.
 
     >>> round(rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0])), 6)
     0.5
@@ -150,8 +162,8 @@ def rank_correlation(x, y):
 
 
 class Verifier(Method):
-    """The algorithm as train.py sees it: see method.py. The policy that it is given is sampled from and never changed; what
-    learns is `reward_model`."""
+    """The algorithm as train.py sees it: see method.py. The policy that it is given is sampled from and
+    never changed; what learns is `reward_model`."""
     Config, saved = VerifierConfig, ("optimizer", "reward_model")
 
     def __init__(self, policy, task, config, generator=None, reward=None):
@@ -171,7 +183,7 @@ class Verifier(Method):
         return rollout
 
     def update(self, rollout, rewards):
-        """--epochs passes over the batch -> metrics, a dict of floats. The rule gives the labels; `rewards` ranks the pairs of rm."""
+        """--epochs passes over the batch -> metrics. The rule gives the labels; `rewards` ranks the pairs of rm."""
         c, device = self.config, self.policy.device
         right = rollout.right(self.task)
         last = torch.arange(rollout.tokens.shape[1], device=device) == rollout.lengths[:, None] - 1
@@ -226,7 +238,7 @@ class MeasureConfig:
 
 
 def main(argv=None):
-    parser = Parser(prog="verifier.py", description="How good is a learned verifier, on test problems that it has never seen?")
+    parser = Parser(prog="verifier.py", description="How good is a learned verifier on problems it has never seen?")
     parser.add_argument("run", metavar="RUN", help="a run of --algo orm, prm, rm or ppo (its critic)")
     add_flags(parser, MeasureConfig)
     given = vars(parser.parse_args(argv))
@@ -265,20 +277,21 @@ def measure_steps(verifier, policy, task, rollout, limit, generator):
     """The truth about a step, where it can be computed: can this attempt still reach the target?"""
     tokens, starts = rollout.tokens.tolist(), rollout.prompt_lengths.tolist()
     positions = step_ends(rollout, task).nonzero().tolist()
-    inside = [i for i, (b, t) in enumerate(positions) if t < int(rollout.lengths[b]) - 1]  # at the end nothing is to be foreseen
+    lengths = rollout.lengths.tolist()
+    inside = [i for i, (b, t) in enumerate(positions) if t < lengths[b] - 1]  # at the end nothing is to be foreseen
     begun = [(b, tokens[b][starts[b]:t + 1]) for b, t in (positions[i] for i in inside)]
     truth = torch.tensor([task.still_possible(rollout.problems[b], task.tokenizer.decode(ids)) for b, ids in begun])
     scores = torch.cat(scores_at(verifier, [tokens[b][:starts[b]] + ids for b, ids in begun]))
     print(f"steps inside of solutions: {len(inside)}, the attempt can still succeed in {float(truth.float().mean()):.3f} of "
           f"them; AUC of the verifier {auc(scores, truth):.3f}\n"
-          "The truth below answers: can this attempt still reach the target? Math-Shepherd's 85 % answer another question, "
-          "whether people call the step correct.")
+          "The truth below answers: can this attempt still reach the target? Math-Shepherd's 85 % answer another "
+          "question, whether people call the step correct.")
     for n in (1, 4, 16):
         _, right, token_cost = label_steps(policy, task, rollout, n, limit, generator=generator)
         soft, hard = right.float().mean(1)[inside], right.any(1)[inside]
         agrees = lambda label: float((label == truth).float().mean())
-        print(f"Monte-Carlo labels, {n:2} rollouts, {token_cost:7} tokens: hard label agrees with \"can still reach the target\" "
-              f"in {agrees(hard):.3f}, soft label above 1/2 in {agrees(soft > 0.5):.3f}, "
+        print(f"Monte-Carlo labels, {n:2} rollouts, {token_cost:7} tokens: hard label agrees with "
+              f"\"can still reach the target\" in {agrees(hard):.3f}, soft label above 1/2 in {agrees(soft > 0.5):.3f}, "
               f"AUC of the soft label {auc(soft, truth):.3f}")
 
 

@@ -1,18 +1,22 @@
-"""What can be known exactly about choosing among n samples: no sampling, no model, only the outcomes' probabilities.
+"""What can be known exactly about choosing among n samples: no sampling, no model, only the outcomes'
+probabilities.
 
     best of n          its distribution, and how far it is from the policy (KL), beside the bound log n - (n - 1)/n
     majority vote      how often n votes elect the right answer, and what infinitely many elect
 
-Where one answer is wrong in the same way each time, more votes make it worse; where scores tie, Best-of-N moves less than
-the bound says. tests/test_exact.py compares each function with trying out every tuple of outcomes.
+Where one answer is wrong in the same way each time, more votes make it worse; where scores tie, Best-of-N
+moves less than the bound says. tests/test_exact.py compares each function with trying out every tuple of
+outcomes.
 """
 import math
 
 
 def best_of_n_distribution(p, scores, n):
-    """The distribution of the best of n independent samples. p, scores: lists over the outcomes; ties go to chance. -> list.
+    """The distribution of the best of n independent samples. p, scores: lists over the outcomes; ties go to
+    chance. -> list.
 
-    With F(s) = P(score <= s): P(the best has score s) = F(s)^n - F(< s)^n, shared among the outcomes of that score like p is.
+    With F(s) = P(score <= s): P(the best has score s) = F(s)^n - F(< s)^n, shared among the outcomes of
+    that score like p is.
 
     >>> [round(x, 3) for x in best_of_n_distribution([0.5, 0.25, 0.25], [0.0, 1.0, 1.0], 2)]
     [0.25, 0.375, 0.375]
@@ -25,7 +29,7 @@ def best_of_n_distribution(p, scores, n):
 
 
 def best_of_n_kl(p, scores, n):
-    """KL(best of n || one sample) in nats, exactly. Never above log n - (n - 1)/n, and far below it where scores tie."""
+    """KL(best of n || one sample) in nats, exactly. At most log n - (n - 1)/n, far less where scores tie."""
     return sum(q * math.log(q / p_i) for q, p_i in zip(best_of_n_distribution(p, scores, n), p) if q > 0)
 
 
@@ -35,10 +39,11 @@ def best_of_n_kl_bound(n):
 
 
 def vote_accuracy(p, right, n):
-    """The chance that n votes elect answer `right`, exactly. p: list of the answers' probabilities; ties are drawn by lot.
+    """The chance that n votes elect answer `right`, exactly. p: list of the answers' probabilities; ties
+    are drawn by lot.
 
-    As n grows it goes to 1 if no other answer is more probable than the right one, and to 0 if one is: votes find the likeliest
-    answer, not the truth.
+    As n grows it goes to 1 if no other answer is more probable than the right one, and to 0 if one is:
+    votes find the likeliest answer, not the truth.
 
     >>> round(vote_accuracy([0.6, 0.4], 0, 3), 4)                       # 0.6^3 + 3 * 0.6^2 * 0.4
     0.648
@@ -61,5 +66,5 @@ def vote_accuracy(p, right, n):
 
 
 def vote_limit(p, right):
-    """What infinitely many votes elect: the chance that it is answer `right`. 1, 0, or a share if several are equally probable."""
+    """The chance that infinitely many votes elect `right`: 1, 0, or a share if several answers are as probable."""
     return (1.0 / p.count(max(p))) if p[right] == max(p) else 0.0

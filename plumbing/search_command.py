@@ -26,13 +26,16 @@ class SearchConfig:
     budget: str = setting("512", "tokens per problem to aim at, whole numbers with commas between them")
     problems: int = setting(200, "how many", low=1, high=10**6)
     split: str = setting("test", "which problems; tune on val, never on test", choices=("train", "val", "test"))
-    verifier: str = setting("", "run of a verifier (orm, prm, rm) or with a critic (ppo); empty: the run's own critic, if it "
-                            "has one")
-    score: str = setting("auto", "who chooses among finished solutions; auto: the rule if the task is checkable, else the "
-                         "verifier, else the policy's own confidence", choices=("auto", "rule", "verifier", "confidence"))
-    value: str = setting("auto", "who scores what is half done; auto: the verifier, else rollouts if the task is checkable, "
-                         "else confidence", choices=("auto", "critic", "verifier", "rollouts", "confidence"))
-    aggregate: str = setting("last", "how a verifier's scores of the steps become one", choices=("last", "min", "product"))
+    verifier: str = setting("", "run of a verifier (orm, prm, rm) or with a critic (ppo); empty: the run's own critic, "
+                            "if it has one")
+    score: str = setting("auto", "who chooses among finished solutions; auto: the rule if the task is checkable, else "
+                         "the verifier, else the policy's own confidence",
+                         choices=("auto", "rule", "verifier", "confidence"))
+    value: str = setting("auto", "who scores what is half done; auto: the verifier, else rollouts if the task is "
+                         "checkable, else confidence",
+                         choices=("auto", "critic", "verifier", "rollouts", "confidence"))
+    aggregate: str = setting("last", "how a verifier's scores of the steps become one",
+                             choices=("last", "min", "product"))
     rollouts: int = setting(1, "rollouts for the value of a leaf", low=1, high=10**4)
     width: int = setting(2, "mcts: steps drawn at a node", low=1, high=10**4)
     root_width: int = setting(12, "mcts: steps drawn at the root", low=1, high=10**4)
@@ -70,8 +73,8 @@ def load_verifier(run, c, model, task, trained, device):
     if verifier.vocabulary != task.tokenizer.vocabulary:
         raise InputError(f"--verifier {c.verifier}: its vocabulary is not that of task {task.name}")
     if verifier.backbone.config.block_size < model.config.block_size:
-        raise InputError(f"--verifier {c.verifier}: reads at most {verifier.backbone.config.block_size} tokens, this run writes "
-                         f"{model.config.block_size}")
+        raise InputError(f"--verifier {c.verifier}: reads at most {verifier.backbone.config.block_size} tokens, "
+                         f"this run writes {model.config.block_size}")
     return verifier
 
 
@@ -97,7 +100,7 @@ def scorers(context, c):
 
 
 def typical_length(context):
-    """Mean tokens of one solution, from 64 training problems: what turns a budget into a number of solutions. Not counted."""
+    """Mean tokens of a solution, from 64 training problems: turns a budget into a number of them. Not counted."""
     other = SearchContext(context.model, context.task, fixed_problems(context.task, "train", 64), context.limit,
                           context.temperature, torch.Generator(context.model.device).manual_seed(1))
     other.candidates(1)
@@ -122,10 +125,11 @@ def run_method(context, method, budget, c, typical):
 
 
 def measure(model, task, problems, method, budget, c, verifier, typical, max_new_tokens=0):
-    """-> dict: accuracy with its 95 % interval (low, high), tokens per problem, seconds, rows per call of the model, and with
-    --render the tree of the first problem as text."""
+    """-> dict: accuracy with its 95 % interval (low, high), tokens per problem, seconds, rows per call of
+    the model, and with --render the tree of the first problem as text."""
     generator = torch.Generator(model.device).manual_seed(c.seed)
-    context = SearchContext(model, task, problems, max_new_tokens, c.temperature, generator, verifier, c.aggregate, c.rollouts)
+    context = SearchContext(model, task, problems, max_new_tokens, c.temperature, generator, verifier, c.aggregate,
+                            c.rollouts)
     started = time.time()
     rows, trees = run_method(context, method, budget, c, typical)
     seconds = time.time() - started
