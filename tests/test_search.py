@@ -590,3 +590,33 @@ def test_the_real_command_exits_with_status_2_and_one_line():
     done = subprocess.run([sys.executable, "search.py", "nowhere", "--method", "mcts"], cwd=pathlib.Path(search.__file__).parent,
                           capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_the_command_searches_the_split_and_keeps_to_the_limit_that_it_was_told(runs, capsys, monkeypatch):
+    """Trap 31: what a solution costs is learned from training problems; nothing is drawn from test unless it is asked for."""
+    splits, limits, draw, measure = [], [], search.fixed_problems, search.measure
+    monkeypatch.setattr(search, "fixed_problems", lambda task, split, count: splits.append(split) or draw(task, split, count))
+    monkeypatch.setattr(search, "measure", lambda *given: limits.append(given[-1]) or measure(*given))
+    search.main([f"{runs}/policy.pt", "--method", "greedy", "--split", "val", "--problems", "3", "--device", "cpu"])
+    assert splits == ["val", "train"] and limits == [12]
+
+
+def test_the_command_runs_the_method_that_was_named(monkeypatch):
+    """REBASE is beam search with other widths, a vote is weighted only where that was asked for."""
+    seen = {}
+    monkeypatch.setattr(search, "beam_search", lambda desk, n, value, judge, widths=halves: seen.update(widths=widths))
+    monkeypatch.setattr(search, "majority_vote", lambda desk, n, judge=None: seen.update(judge=judge))
+    desk, found = desk_of(), []
+    for method, more in (("beam_search", {}), ("rebase", {}), ("majority_vote", {}), ("majority_vote", {"weighted": True})):
+        search.run_method(desk, method, 20, search.SearchConfig(**more), 4)
+        found.append(seen.popitem()[1])
+    assert found == [halves, balanced, None, desk.rule]
+
+
+def test_a_small_budget_is_not_spent_on_first_steps_alone():
+    """Budget 40 draws two steps at the root, 80 four, and 1000 as many as were asked for."""
+    for budget, drawn in ((10, 2), (40, 2), (80, 4), (1000, 12)):
+        desk, widths = desk_of(), []
+        desk.sample = lambda owners, rows, **_: widths.append(len(rows)) or [row + [ONE, EOS] for row in rows]
+        tree_search(desk, budget, desk.own_confidence, desk.own_confidence, simulations=1)
+        assert widths[0] == drawn
