@@ -184,3 +184,14 @@ def test_the_intervals_of_the_command_are_over_the_problems(run, capsys, monkeyp
     evaluate.main([run, "--k", "1", "--samples", "64", "--problems", "20", "--device", "cpu"])
     of_20, of_100 = ("[{:.3f}, {:.3f}]".format(*evaluate.wilson(0.5, n)) for n in (20, 100))
     assert f"greedy 0.500 {of_20}" in (text := capsys.readouterr().out) and f"pass@1 0.500 {of_100}" in text
+
+
+def test_greedy_takes_the_likeliest_token_each_time():
+    """It begins the answer with the right 5 in six of ten cases, with 3 in four: greedy is always right, a sample is not."""
+    policy, [five], [three] = writer(RIGHT), TASK.tokenizer.encode("5"), TASK.tokenizer.encode("3")
+    [opening] = TASK.tokenizer.encode("<answer>")
+    with torch.no_grad():
+        policy.table[opening] = -1000.0
+        policy.table[opening, [five, three]] = torch.tensor([0.6, 0.4]).log()
+    result = evaluate.evaluate(policy, TASK, [PROBLEM] * 40, n=2, k=(1,))
+    assert result["greedy"] == 1.0 > result["pass@1"]
