@@ -2,6 +2,7 @@
 import copy
 import math
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -584,3 +585,8 @@ def test_log_probs_at_temperature_0_are_those_of_temperature_1():
     model = tiny_gpt(seed=seed())
     tokens = torch.randint(2, 12, (3, 8))
     assert all(torch.equal(a, b) for a, b in zip(score(model, tokens, 0.0), score(model, tokens, 1.0)))
+
+
+def test_what_was_thrown_away_is_paid_for_together():
+    rollout = generate(tiny_gpt(), [[2, 3]], 4, generator=seeded())
+    assert join([replace(rollout, discarded=3), rollout, replace(rollout, discarded=5)]).discarded == 8

@@ -620,3 +620,26 @@ def test_a_small_budget_is_not_spent_on_first_steps_alone():
         desk.sample = lambda owners, rows, **_: widths.append(len(rows)) or [row + [ONE, EOS] for row in rows]
         tree_search(desk, budget, desk.own_confidence, desk.own_confidence, simulations=1)
         assert widths[0] == drawn
+
+
+def test_the_path_that_is_written_on_is_the_most_visited_and_not_the_likeliest():
+    """Of every three steps that are drawn two say "1, ", but what begins with "2, " is worth more, and is visited more often."""
+    desk, drawn = desk_of(limit=60), itertools.count()
+
+    def sample(owners, rows, stop=None):
+        return [row + [TWO if next(drawn) % 3 == 2 else ONE, COMMA] if stop else row + [EOS] for row in rows]
+
+    desk.sample = sample
+    value = lambda owners, rows: [float(TWO in row[:3]) for row in rows]
+    [row], [tree] = tree_search(desk, 1000, value, desk.rule, width=3, simulations=8)
+    one, two = tree.children(0)
+    assert tree.priors[one] > tree.priors[two] and tree.visits[one] < tree.visits[two] and row[2:4] == [TWO, COMMA]
+
+
+@pytest.mark.parametrize("method", ["best_of_n", "mcts"])
+def test_an_expert_pays_for_all_that_it_samples(method, sampled):
+    """What is imitated is a small part of what was searched: with the rest on no bill, expert iteration would seem to be free."""
+    config, task = SimpleNamespace(expert=method, expert_budget=40, temperature=1.0, max_new_tokens=8), Sums()
+    rollout = search.expert(coins(), task, config, seeded())([task.problem(3)] * 4)
+    assert len(rollout.tokens) == 4 and rollout.discarded > 0
+    assert rollout.sampled_tokens + rollout.discarded == sum(sampled.tokens.values())

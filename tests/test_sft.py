@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import checkpoint
+import sft
 import tasks
 from config import InputError
 from grpo import policy_loss, token_weights
@@ -304,3 +305,11 @@ def test_a_restored_star_makes_the_same_next_update():
     restored.load_state_dict(copy.deepcopy(algorithm.state_dict()))
     assert update(algorithm) == update(restored)
     assert all(torch.equal(a, b) for a, b in zip(algorithm.policy.parameters(), restored.policy.parameters()))
+
+
+def test_the_steps_of_a_warm_start_follow_the_schedule(monkeypatch):
+    """Of ten steps the first seven are at the full rate, the last one at a quarter of it."""
+    rates = []
+    monkeypatch.setattr(sft, "sft_step", lambda model, optimizer, tokens, mask, size, rate: rates.append(rate) or (0.0, 0.0))
+    warm_start(fresh(), TASK, SFTConfig(sft_steps=10, sft_batch=1, sft_muon_lr=0.0), seed())
+    assert rates == [1.0] * 7 + [0.75, 0.5, 0.25]
