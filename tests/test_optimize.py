@@ -195,16 +195,6 @@ def test_dpo_counts_its_skipped_steps():
     assert metrics["updates"] == 0 and metrics["skipped"] == 2
 
 
-def test_the_logged_loss_is_the_mean_over_the_steps():
-    """However many steps and micro-batches there were: with losses of 1, 2, 3 and 4 it is 2.5."""
-    _, mask = batch()
-    weight = torch.nn.Parameter(torch.zeros(()))
-    learner = Learner(make_optimizer(SimpleNamespace(blocks=[], parameters=lambda: [weight]), 0.0),
-                      lambda part: ((weight + part.step + 1) * part.share, {}))
-    metrics = optimize([learner], torch.arange(5), mask, settings(epochs=2, mini_batches=2))
-    assert metrics["updates"] == 4 and metrics["loss"] == pytest.approx(2.5)
-
-
 def test_every_pass_has_an_order_of_its_own():
     """Else the same items would always share a mini-batch."""
     _, mask = batch()
@@ -215,14 +205,6 @@ def test_every_pass_has_an_order_of_its_own():
     optimize([learner], torch.arange(40), mask, settings(epochs=3, micro_batch=1, mini_batches=40), generator=seeded())
     orders = [[row for [row] in seen[epoch]] for epoch in range(3)] + [list(range(40))]
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
-
-
-def test_a_good_step_does_not_hide_the_norm_of_a_bad_one():
-    tokens, mask = batch()
-    learner = imitation(tiny_gpt(), tokens, mask)
-    loss = learner.loss
-    learner.loss = lambda part: (loss(part)[0] * (math.nan if part.step == 1 else 1.0), {})
-    assert not math.isfinite(optimize([learner], torch.arange(5), mask, settings(mini_batches=3), equally(mask))["grad_norm"])
 
 
 def test_the_look_before_is_at_all_later_mini_batches_and_comes_once_before_any_step():
