@@ -15,7 +15,7 @@ from grpo import policy_loss, token_weights
 from sample import collect, generate, score
 from sft import SFTConfig, STaR, STaRConfig, demonstrations, micro_batches, schedule, sft_step, warm_start
 from tasks import Problem, split_of
-from toys import Bigram, seed, seeded, tiny_gpt, written
+from toys import Bigram, eight, seed, seeded, tiny_gpt, written
 
 TASK = tasks.load("countdown", numbers=2, cot="off")
 NO_STEP = SimpleNamespace(zero_grad=lambda: None, step=lambda *_: 0.0)  # leaves the gradients to look at
@@ -313,3 +313,19 @@ def test_the_steps_of_a_warm_start_follow_the_schedule(monkeypatch):
     monkeypatch.setattr(sft, "sft_step", lambda model, optimizer, tokens, mask, size, rate: rates.append(rate) or (0.0, 0.0))
     warm_start(fresh(), TASK, SFTConfig(sft_steps=10, sft_batch=1, sft_muon_lr=0.0), seed())
     assert rates == [1.0] * 7 + [0.75, 0.5, 0.25]
+
+
+def test_the_micro_batch_size_does_not_change_the_gradient_of_star():
+    """Trap 11: rows of 2 to 12 tokens. A mean of means would weigh the tokens of short rows more."""
+    found = []
+    for size in (64, 3, 1):
+        algorithm = make(tiny_gpt(vocab_size=6), micro_batch=size)
+        rollout = eight(algorithm.policy)
+        rollout.right = lambda task: torch.tensor([True, True, False, True, True, False, True, True])
+        algorithm.optimizer.step = lambda **_: 0.0
+        metrics = algorithm.update(rollout, None)
+        found.append(([p.grad for p in algorithm.policy.parameters()], metrics["loss"]))
+    for gradients, loss in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-5)
+        for a, b in zip(gradients, found[0][0]):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
