@@ -643,3 +643,12 @@ def test_an_expert_pays_for_all_that_it_samples(method, sampled):
     rollout = search.expert(coins(), task, config, seeded())([task.problem(3)] * 4)
     assert len(rollout.tokens) == 4 and rollout.discarded > 0
     assert rollout.sampled_tokens + rollout.discarded == sum(sampled.tokens.values())
+
+
+def test_a_row_that_ran_out_of_room_is_worth_nothing():
+    """Trap 14: "1, 1, " without an end, however good a judge of half-finished rows would find it. It is not even asked."""
+    desk, asked = desk_of(writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={ONE: 1.0}), limit=4), []
+    value = lambda owners, rows: asked.extend(rows) or [0.9] * len(rows)
+    _, [tree] = tree_search(desk, 1000, value, desk.rule, simulations=4)
+    full = [hope for hope, state in zip(tree.hopes, tree.states) if len(state) == 1 + 2 + 4]
+    assert max(map(len, asked)) == 2 + 2 and full == [0.0]

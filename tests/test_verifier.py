@@ -384,13 +384,14 @@ def test_labels_are_of_the_policy_at_the_temperature_it_is_sampled_with():
 
 
 def test_the_auc_of_rm_is_over_the_rows_that_are_in_a_pair():
-    """The first group is right throughout and makes no pair: nobody has scored its rows. In the second the judge is wrong."""
+    """The first group is right throughout and makes no pair: nobody has scored its rows, and 0 is less than any score here."""
     learner = trainer("rm", lr=0.0)
-    rollout = learner.collect([PROBLEM] * 2)
-    right = torch.tensor([True] * 4 + [True, False, True, False])
-    rollout.right = lambda task: right
-    rollout.tokens[:, 2] = torch.where(right, ONE, TWO)
     torch.nn.init.normal_(learner.judge.head.weight, generator=seeded(1))
-    rows = [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]
-    last = torch.cat(scores_at(learner.judge, rows))
-    assert learner.update(rollout, right.float())["judge_auc"] == pytest.approx(auc(last[4:], right[4:]))
+    learner.judge.head.bias.data.fill_(1000.0)
+    rollout = learner.collect([PROBLEM] * 2)
+    scores = torch.cat(scores_at(learner.judge, [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]))
+    right = torch.ones(8, dtype=torch.bool)
+    right[4 + scores[4:].argsort()[:2]] = False
+    rollout.right = lambda task: right
+    expected = auc(scores[4:], right[4:])
+    assert expected >= 0.5 and learner.update(rollout, right.float())["judge_auc"] == pytest.approx(expected)
