@@ -110,7 +110,7 @@ def count(run, rollout, metrics, seconds):
     """Add a step to the counters of the run -> the metrics, with the counters."""
     if not isinstance(metrics, dict) or "updates" not in metrics:
         raise InputError(f"--algo {run.algo}: update must return a dict of numbers with `updates`, the optimizer steps it took")
-    sampled = rollout.sampled_tokens + rollout.discarded
+    sampled, metrics = rollout.sampled_tokens + rollout.discarded, dict(metrics)
     run.step += 1
     run.tokens += sampled
     run.updates += metrics.pop("updates")

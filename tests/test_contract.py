@@ -62,6 +62,7 @@ def test_the_task_itself_is_fine(load):
     ("        return completion == f", "        completion == f", "verify must return True or False, not None"),
     ("return completion == f", "return int(completion[8]) == f", "must not raise"),
     ("problem.answer}</answer>\"\n    def verify", "problem.answer}</answer>;;;\"\n    def verify", "max_new_tokens is 4"),
+    ("self.max_new_tokens = 14, 4, 4", "self.max_new_tokens = 14, 3, 3", "has 4 tokens, its end included, max_new_tokens is 3"),
     ("self.max_new_tokens = 14, 4, 4", "self.max_new_tokens = 14, 9, 4", "min_new_tokens 9"),
     ("self.max_new_tokens = 14, 4, 4", "self.max_new_tokens = 14, 5, 9", "min_new_tokens is 5"),
     ("self.max_new_tokens = 14, 4, 4", "self.max_new_tokens = 9, 4, 4", "max_prompt_tokens is 9"),

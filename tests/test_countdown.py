@@ -342,3 +342,16 @@ def test_a_demonstration_that_cheats_is_wrong_for_a_strict_judge_and_right_for_a
     problem = honest.sample_problem(random.Random(seed()))
     text = cheat.demonstration(problem, random.Random(seed()))
     assert cheat.verify(problem, text) and not honest.verify(problem, text)
+
+
+@pytest.mark.parametrize("line, hold", [("5 * 3 = 16, 16 + 7 = 23, failed\n", False), ("5 * 3 = 15, 15 + 7 = 22, failed\n", True)])
+def test_whether_steps_hold_is_about_the_steps_and_not_about_the_mark(line, hold):
+    """A false step that ends in an honest mark is false; true steps under a false mark are true."""
+    assert TASK.steps_hold(PROBLEM, f"<think>{line}</think><answer>(5 * 3) + 7</answer>") is hold
+
+
+def test_there_is_room_for_one_attempt_more_than_the_teacher_ever_makes():
+    """Else reinforcement learning could not find out that more attempts pay: the longest demonstration would be the limit."""
+    line = "5 * 3 = 15, 15 - 7 = 8, failed\n"
+    completion = f"<think>{line * (TASK.options.attempts + 1)}</think><answer>(5 * 3) + 7</answer>"
+    assert len(TASK.tokenizer.encode(completion)) + 1 == TASK.max_new_tokens

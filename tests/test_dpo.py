@@ -247,3 +247,10 @@ def test_a_restored_algorithm_makes_the_same_next_update():
     restored.load_state_dict(copy.deepcopy(algorithm.state_dict()))
     assert update(algorithm) == update(restored)
     assert all(torch.equal(a, b) for a, b in zip(algorithm.policy.parameters(), restored.policy.parameters()))
+
+
+def test_no_opinion_is_no_right_one():
+    """At the first step every margin is 0: an accuracy of 1 would say that all has been learned."""
+    algorithm = make(Bigram(torch.zeros(4, 4)), group_size=2)
+    _, metrics = gradients_of_an_update(algorithm, written(algorithm.policy, [[2, 3, EOS], [2, 3, 3]]), torch.tensor([1.0, 0]))
+    assert metrics["margin"] == metrics["implicit_accuracy"] == 0

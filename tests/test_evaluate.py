@@ -166,3 +166,32 @@ def test_intervals_by_hand():
                 assert abs(p - share) == pytest.approx(1.96 * (p * (1 - p) / n) ** 0.5, abs=1e-6)
     assert evaluate.mean_interval(1.0, 0.0, 20) == evaluate.wilson(1.0, 20)
     assert evaluate.mean_interval(0.5, 0.05, 20) == evaluate.wilson(0.5, 100)  # 0.05^2 = 0.5 * 0.5 / 100
+
+
+def test_the_command_asks_for_the_split_and_the_limit_that_it_was_told(run, capsys, monkeypatch):
+    """Trap 31, and a run is measured within the token limit that it was trained with."""
+    asked, original, draw = [], evaluate.evaluate, evaluate.fixed_problems
+    monkeypatch.setattr(evaluate, "fixed_problems", lambda task, split, count: asked.append(split) or draw(task, split, count))
+    monkeypatch.setattr(evaluate, "evaluate", lambda model, task, problems, n, k, limit, *more: asked.append(limit)
+                        or original(model, task, problems, n, k, limit, *more))
+    evaluate.main([run, "--split", "val", "--problems", "3", "--device", "cpu"])
+    assert asked == ["val", 9]
+
+
+def test_the_intervals_of_the_command_are_over_the_problems(run, capsys, monkeypatch):
+    """Trap 39: 64 samples of one problem are not 64 problems."""
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"greedy": 0.5, "pass@1": 0.5, "pass@1_se": 0.05, "finished": 1.0})
+    evaluate.main([run, "--k", "1", "--samples", "64", "--problems", "20", "--device", "cpu"])
+    of_20, of_100 = ("[{:.3f}, {:.3f}]".format(*evaluate.wilson(0.5, n)) for n in (20, 100))
+    assert f"greedy 0.500 {of_20}" in (text := capsys.readouterr().out) and f"pass@1 0.500 {of_100}" in text
+
+
+def test_greedy_takes_the_likeliest_token_each_time():
+    """It begins the answer with the right 5 in six of ten cases, with 3 in four: greedy is always right, a sample is not."""
+    policy, [five], [three] = writer(RIGHT), TASK.tokenizer.encode("5"), TASK.tokenizer.encode("3")
+    [opening] = TASK.tokenizer.encode("<answer>")
+    with torch.no_grad():
+        policy.table[opening] = -1000.0
+        policy.table[opening, [five, three]] = torch.tensor([0.6, 0.4]).log()
+    result = evaluate.evaluate(policy, TASK, [PROBLEM] * 40, n=2, k=(1,))
+    assert result["greedy"] == 1.0 > result["pass@1"]

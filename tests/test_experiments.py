@@ -87,3 +87,56 @@ def test_everything_can_be_made_anew_by_one_command(experiment):
 def test_a_table_that_compares_has_three_seeds(experiment):
     for name in set(NAMES) - {"serial", "test_time"}:  # those say that they have one
         assert len(experiment(name).FULL["seeds"]) >= 3, name
+
+
+# ---- compare.py: who is chosen on what
+
+RATES = {"star": ("star", [], ("1", "2")), "grpo": ("grpo", [], ("1", "2", "3"))}
+
+
+def test_a_learning_rate_is_chosen_on_val_and_only_the_chosen_one_is_measured_on_test(experiment):
+    """Trap 31. On test another rate would look better; the rival that imitates for as long belongs to the chosen run of GRPO."""
+    best, asked = {"star": "1", "grpo": "2"}, []
+
+    def get(cells):
+        asked.extend(cells)
+        return {(m, lr, seed, split): {"pass@1": float((best.get(m) == lr) == (split == "val")), "pass@8": 0.0, "length": 1.0,
+                                       "updates": 1, "seconds": 1.0, "random_search": 0.0} for m, lr, seed, split in cells}
+
+    text, _ = experiment("compare").report(None, {"methods": RATES, "seeds": (0, 1)}, get)
+    tried = {(m, lr, seed) for m, lr, seed, split in asked if split == "val"}
+    assert tried == {(m, lr, 0) for m, (_, _, rates) in RATES.items() for lr in rates}
+    measured = {(m, lr) for m, lr, _, split in asked if split == "test"}
+    assert measured == {*best.items(), ("sft", "0"), ("continued_sft", "2")}
+    assert "| 1: 0.000, **2: 1.000**, 3: 0.000 |" in text
+
+
+def test_the_rival_that_imitates_on_begins_with_the_warm_start_of_its_run(experiment, tmp_path, monkeypatch):
+    """And lasts as many seconds as that run took."""
+    module, seen = experiment("compare"), []
+    import checkpoint, evaluate, sft
+    run = tmp_path / "grpo-3e-4-0"
+    run.mkdir()
+    (run / "summary.json").write_text('{"warm_start": "runs/warm"}')
+    (run / "seconds.json").write_text("12.5")
+    monkeypatch.setattr(checkpoint, "load_run", lambda path: seen.append(str(path)) or (None, None, {}))
+    monkeypatch.setattr(sft, "warm_start", lambda *_, seconds: seen.append(seconds) or [1.0])
+    monkeypatch.setattr(evaluate, "fixed_problems", lambda task, split, count: seen.append(split))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"pass@1": 0.5})
+    result = module.cell(tmp_path, {"problems": 5}, "continued_sft", "3e-4", "0", "test")
+    assert seen == ["runs/warm", 12.5, "test"] and result["seconds"] == 12.5 and result["updates"] == 1
+
+
+def test_a_run_is_trained_on_if_it_is_to_take_more_steps(experiment, tmp_path, monkeypatch):
+    """A summary of 5 steps is no result of 9."""
+    cells, calls = experiment("cells"), []
+    monkeypatch.setattr(cells.subprocess, "run", lambda command, check: calls.append(command[2:]))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "summary.json").write_text('{"steps": 5}')
+    (run / "checkpoint.pt").touch()
+    cells.train(tmp_path, "run", steps=5)
+    cells.train(tmp_path, "run")
+    assert calls == []
+    cells.train(tmp_path, "run", steps=9)
+    assert calls == [["--resume", str(run), "--steps", "9"]]

@@ -787,3 +787,37 @@ def test_the_price_of_length_falls_on_a_line_and_a_wrong_answer_earns_nothing_fo
 def test_the_price_of_length_is_relative_to_the_group():
     lengths = torch.tensor([10, 20, 70, 90, 40, 40])
     assert length_reward(lengths, torch.ones(6, dtype=torch.bool), 2).tolist() == [0.5, -0.5, 0.5, -0.5, 0.0, 0.0]
+
+
+def test_the_forks_are_those_at_the_temperature_of_sampling():
+    """After 2 two tokens are equally likely, at any temperature: ln 2. After 3 one stands out, by 4: at temperature 1 the choice is
+    nearly made, an entropy of 0.4, and at 4 it is open, 1.7."""
+    table = torch.full((6, 6), -40.0)
+    table[2, 4:], table[3], table[3, 0] = 0.0, -4.0, 0.0
+    model, rollout = Bigram(table), written(Bigram(table / 4), [[2, 4], [3, 0]])
+    (slope,), _ = gradients_of_an_update(model, rollout, torch.tensor([1.0, 0]), group_size=2, temperature=4.0, top_entropy=0.5)
+    assert slope[3].abs().max() > 0 and not slope[2].any()
+
+
+def test_the_temperature_divides_the_logits_of_the_reference_too():
+    """At temperature 2 with logits of 2 z all is as at temperature 1 with z: the KL in the log, and the gradient of that in the loss."""
+    found = []
+    for temperature in (1.0, 2.0):
+        z, other = torch.randn(2, 6, 6, generator=seeded())
+        model, rollout = Bigram(z * temperature), eight(Bigram(z))
+        algorithm = make(model, temperature=temperature, beta=0.3)
+        algorithm.reference.table.data += other * temperature
+        algorithm.optimizer.step = lambda **_: 0.0
+        metrics = algorithm.update(rollout, torch.tensor(MIXED + MIXED))
+        found.append((model.table.grad * temperature, metrics["kl"]))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-3)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-4)
+
+
+def test_the_price_of_length_is_weighted():
+    model = tiny_gpt(vocab_size=6)
+    rollout, prices = eight(model), []
+    rollout.right = lambda task: torch.ones(8, dtype=torch.bool)
+    for weight in (1.0, 0.25):
+        prices.append(make(model, length_weight=weight).shape(rollout, torch.zeros(8)))
+    assert prices[0].abs().max() == 0.5 and torch.equal(prices[1], prices[0] / 4)

@@ -310,3 +310,26 @@ def test_muon_is_that_of_torch_in_float32(shapes):
             optimizer.step()
     for p, q, start in zip(ours, theirs, before):
         assert (p - q).norm() < 0.02 * (p - start).norm()
+
+
+def test_adamw_remembers_squares_for_twenty_steps_and_forgets_no_weight():
+    """Gradients 1, then 3, by hand: moments 0.39 / 0.19 and 0.4975 / 0.0975. torch's own memory is 1000 steps, and its own weight
+    decay moves what has no gradient."""
+    model = tiny_gpt()
+    optimizer = make_optimizer(model, lr=0.01)
+    weight = model.norm.weight
+    for gradient, moved in ((1.0, 0.01), (3.0, 0.01 * (0.39 / 0.19) / (0.4975 / 0.0975) ** 0.5)):
+        before = weight.detach().clone()
+        for p in model.parameters():
+            p.grad = torch.full_like(p, gradient if p is weight else 0.0)
+        optimizer.step()
+        assert (before - weight).tolist() == pytest.approx([moved] * 32, rel=1e-3)
+    assert torch.equal(model.embed.weight, tiny_gpt().embed.weight)  # no gradient, no step
+
+
+def test_what_is_added_to_the_stream_begins_smaller():
+    """2 layers add to it 4 times: half of 0.02, so that the sum has the size of one."""
+    torch.manual_seed(seed())
+    for name, p in GPT(GPTConfig(64, 24, n_layer=2, n_head=2, n_embd=64)).named_parameters():
+        if p.ndim == 2:
+            assert float(p.detach().std()) == pytest.approx(0.01 if name.endswith(("out.weight", "down.weight")) else 0.02, rel=0.1)

@@ -14,7 +14,7 @@ from config import from_flags
 from model import make_optimizer
 from optimize import Learner, optimize
 from sample import largest_log_ratio, score
-from toys import seed, tiny_gpt
+from toys import seed, seeded, tiny_gpt
 
 ROWS = [[2, 3, 4, 1], [2, 5, 1], [2, 3, 3, 5, 6, 1], [2, 7, 8, 1], [2, 9, 9, 9, 1]]
 
@@ -193,3 +193,27 @@ def test_dpo_counts_its_skipped_steps():
         learner.policy.norm.weight[0] = math.nan
     metrics = learner.update(rollout, (torch.arange(24) % 3 == 0).float())
     assert metrics["updates"] == 0 and metrics["skipped"] == 2
+
+
+def test_every_pass_has_an_order_of_its_own():
+    """Else the same items would always share a mini-batch."""
+    _, mask = batch()
+    mask, seen = mask.repeat(8, 1), {}
+    weight = torch.nn.Parameter(torch.zeros(()))
+    learner = Learner(make_optimizer(SimpleNamespace(blocks=[], parameters=lambda: [weight]), 0.1),
+                      lambda part: seen.setdefault(part.epoch, []).append(part.rows.tolist()) or (weight * 1.0, {}))
+    optimize([learner], torch.arange(40), mask, settings(epochs=3, micro_batch=1, mini_batches=40), generator=seeded())
+    orders = [[row for [row] in seen[epoch]] for epoch in range(3)] + [list(range(40))]
+    assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
+
+
+def test_the_look_before_is_at_all_later_mini_batches_and_comes_once_before_any_step():
+    """A look in a later epoch would forget the policy that sampled, and with it how far the ratio has gone."""
+    _, mask = batch()
+    weight, events = torch.nn.Parameter(torch.zeros(())), []
+    learner = Learner(make_optimizer(SimpleNamespace(blocks=[], parameters=lambda: [weight]), 0.1),
+                      lambda part: events.append(("loss", sorted(part.rows.tolist()))) or (weight * 1.0, {}),
+                      before=lambda part: events.append(("before", sorted(part.rows.tolist()))))
+    optimize([learner], torch.arange(5), mask, settings(epochs=2, mini_batches=3))
+    steps = [("loss", [0, 1]), ("loss", [2, 3]), ("loss", [4])]
+    assert events == [("before", [2, 3]), ("before", [4]), *steps, *steps]

@@ -422,3 +422,33 @@ def test_a_value_clip_of_0_is_no_clip():
     loss, clipped = value_loss(values, old, returns, mask, 0.0)
     loss.backward()
     assert loss.item() == 0.5 and clipped == 0 and values.grad.item() == 1.0
+
+
+def test_a_beta_that_has_moved_is_the_price_of_the_next_update():
+    """The first update of a run with that beta from the start is the same."""
+    def after(algorithm):
+        with torch.no_grad():
+            algorithm.policy.blocks[0].q.weight += 0.5 * torch.randn(32, 32, generator=seeded())  # away from the reference
+        algorithm.update(eight(algorithm.policy), REWARDS)
+        return list(algorithm.policy.parameters())
+    moved, given = make(tiny_gpt(vocab_size=6), beta=0.1), make(tiny_gpt(vocab_size=6), beta=0.7)
+    moved.beta = 0.7
+    assert all(torch.equal(a, b) for a, b in zip(after(moved), after(given)))
+
+
+def test_beta_stays_while_the_critic_warms_up():
+    """The actor has not moved: a KL of 0 would make its price fall and fall."""
+    algorithm, betas = make(tiny_gpt(vocab_size=6), beta=0.5, kl_target=1.0, critic_warmup=2), []
+    for _ in range(3):
+        algorithm.update(eight(algorithm.policy), REWARDS)
+        betas.append(algorithm.beta)
+    assert betas[0] == betas[1] == 0.5 != betas[2]
+
+
+def test_actor_and_critic_have_rates_of_their_own():
+    """AdamW's first step moves every weight that has a gradient by its rate."""
+    algorithm = make(tiny_gpt(vocab_size=6), lr=1e-3, critic_lr=1e-2)
+    before = [[p.detach().clone() for p in model.parameters()] for model in (algorithm.policy, algorithm.critic)]
+    algorithm.update(eight(algorithm.policy), REWARDS)
+    for model, old, rate in zip((algorithm.policy, algorithm.critic), before, (1e-3, 1e-2)):
+        assert max(float((p.detach() - q).abs().max()) for p, q in zip(model.parameters(), old)) == pytest.approx(rate, rel=1e-2)

@@ -2,6 +2,7 @@
 import copy
 import math
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -601,3 +602,8 @@ def test_the_plain_sampler_and_the_fast_one_agree(temperature, limits, eos):
     for name in ("tokens", "prompt_lengths", "lengths", "mask", "finished"):
         assert torch.equal(getattr(plain, name), getattr(fast, name)), name
     torch.testing.assert_close(plain.logprobs, fast.logprobs, atol=1e-4, rtol=0)
+
+
+def test_what_was_thrown_away_is_paid_for_together():
+    rollout = generate(tiny_gpt(), [[2, 3]], 4, generator=seeded())
+    assert join([replace(rollout, discarded=3), rollout, replace(rollout, discarded=5)]).discarded == 8

@@ -1,4 +1,5 @@
 """Search: methods on a policy whose chances are known, and a token cost without a gap."""
+import itertools
 import math
 import random
 from collections import Counter
@@ -423,3 +424,56 @@ def test_a_tree_that_was_solved_at_once_can_be_shown():
     context = context_of(policy, (3,))
     _, [tree] = tree_search(context, 100, context.own_confidence, context.rule)
     assert tree.visits[0] == 0 and len(tree.render(lambda before, after: str(after))) == len(tree.children(0)) > 0
+
+
+def test_a_small_budget_is_not_spent_on_first_steps_alone():
+    """Budget 40 draws two steps at the root, 80 four, and 1000 as many as were asked for."""
+    for budget, drawn in ((10, 2), (40, 2), (80, 4), (1000, 12)):
+        context, widths = context_of(), []
+        context.sample = lambda problem_index, rows, **_: widths.append(len(rows)) or [row + [ONE, EOS] for row in rows]
+        tree_search(context, budget, context.own_confidence, context.own_confidence, simulations=1)
+        assert widths[0] == drawn
+
+
+def test_the_path_that_is_written_on_is_the_most_visited_and_not_the_likeliest():
+    """Of every three steps that are drawn two say "1, ", but what begins with "2, " is worth more, and is visited more often."""
+    context, drawn = context_of(limit=60), itertools.count()
+
+    def sample(problem_index, rows, stop=None):
+        return [row + [TWO if next(drawn) % 3 == 2 else ONE, COMMA] if stop else row + [EOS] for row in rows]
+
+    context.sample = sample
+    value = lambda problem_index, rows: [float(TWO in row[:3]) for row in rows]
+    [row], [tree] = tree_search(context, 1000, value, context.rule, width=3, simulations=8)
+    one, two = tree.children(0)
+    assert tree.priors[one] > tree.priors[two] and tree.visits[one] < tree.visits[two] and row[2:4] == [TWO, COMMA]
+
+
+@pytest.mark.parametrize("method", ["best_of_n", "mcts"])
+def test_an_expert_pays_for_all_that_it_samples(method, sampled):
+    """What is imitated is a small part of what was searched: with the rest not counted, expert iteration would seem to be free."""
+    config, task = SimpleNamespace(expert=method, expert_budget=40, temperature=1.0, max_new_tokens=8), Sums()
+    rollout = search.expert(coins(), task, config, seeded())([task.problem(3)] * 4)
+    assert len(rollout.tokens) == 4 and rollout.discarded > 0
+    assert rollout.sampled_tokens + rollout.discarded == sum(sampled.tokens.values())
+
+
+def test_a_row_that_ran_out_of_tokens_is_worth_nothing():
+    """Trap 14: "1, 1, " without an end, however good a judge of half-finished rows would find it. It is not even asked."""
+    context, asked = context_of(writes(GO={ONE: 1.0}, ONE={COMMA: 1.0}, COMMA={ONE: 1.0}), limit=4), []
+    value = lambda problem_index, rows: asked.extend(rows) or [0.9] * len(rows)
+    _, [tree] = tree_search(context, 1000, value, context.rule, simulations=4)
+    full = [value for value, state in zip(tree.first_play, tree.states) if len(state) == 1 + 2 + 4]
+    assert max(map(len, asked)) == 2 + 2 and full == [0.0]
+
+
+def test_the_command_runs_the_method_that_was_named(monkeypatch):
+    """REBASE is beam search with other widths, a vote is weighted only where that was asked for."""
+    seen = {}
+    monkeypatch.setattr(search, "beam_search", lambda context, n, value, scorer, allocation=top_k: seen.update(allocation=allocation))
+    monkeypatch.setattr(search, "majority_vote", lambda context, n, scorer=None: seen.update(scorer=scorer))
+    context, found = context_of(), []
+    for method, more in (("beam_search", {}), ("rebase", {}), ("majority_vote", {}), ("majority_vote", {"weighted": True})):
+        search_command.run_method(context, method, 20, search_command.SearchConfig(**more), 4)
+        found.append(seen.popitem()[1])
+    assert found == [top_k, rebase_allocation, None, context.rule]

@@ -101,3 +101,12 @@ def test_the_real_command_exits_with_status_2_and_one_line():
     done = subprocess.run([sys.executable, "search.py", "nowhere", "--method", "mcts"], cwd=pathlib.Path(search.__file__).parent,
                           capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_the_command_searches_the_split_and_keeps_to_the_limit_that_it_was_told(runs, capsys, monkeypatch):
+    """Trap 31: what a solution costs is learned from training problems; nothing is drawn from test unless it is asked for."""
+    splits, limits, draw, measure = [], [], search_command.fixed_problems, search_command.measure
+    monkeypatch.setattr(search_command, "fixed_problems", lambda task, split, count: splits.append(split) or draw(task, split, count))
+    monkeypatch.setattr(search_command, "measure", lambda *given: limits.append(given[-1]) or measure(*given))
+    search.main([f"{runs}/policy.pt", "--method", "greedy", "--split", "val", "--problems", "3", "--device", "cpu"])
+    assert splits == ["val", "train"] and limits == [12]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import sft
 import tasks
 from sample import generate
 from optimize import micro_batches
@@ -139,3 +140,11 @@ def test_the_rate_is_constant_and_then_falls_to_zero():
 def test_the_clock_can_take_the_place_of_the_number_of_steps():
     """For the rival of RL: imitation for as many seconds more (trap 30)."""
     assert len(warm_start(fresh(), TASK, CONFIG, seed(), seconds=0.3)) > 0
+
+
+def test_the_steps_of_a_warm_start_follow_the_schedule(monkeypatch):
+    """Of ten steps the first seven are at the full rate, the last one at a quarter of it."""
+    rates = []
+    monkeypatch.setattr(sft, "sft_step", lambda model, optimizer, tokens, mask, size, rate: rates.append(rate) or (0.0, 0.0))
+    warm_start(fresh(), TASK, SFTConfig(sft_steps=10, sft_batch=1, sft_muon_lr=0.0), seed())
+    assert rates == [1.0] * 7 + [0.75, 0.5, 0.25]

@@ -14,7 +14,7 @@ from methods.star import STaR, STaRConfig
 from sample import collect, score
 from sft import sft_step
 from tasks import Problem
-from toys import seed, seeded, tiny_gpt, written
+from toys import eight, seed, seeded, tiny_gpt, written
 
 TASK = tasks.load("countdown", numbers=2, cot="off")
 NO_STEP = SimpleNamespace(zero_grad=lambda: None, step=lambda *_: 0.0)  # leaves the gradients to look at
@@ -178,3 +178,19 @@ def test_a_restored_star_makes_the_same_next_update():
     restored.load_state_dict(copy.deepcopy(algorithm.state_dict()))
     assert update(algorithm) == update(restored)
     assert all(torch.equal(a, b) for a, b in zip(algorithm.policy.parameters(), restored.policy.parameters()))
+
+
+def test_the_micro_batch_size_does_not_change_the_gradient_of_star():
+    """Trap 11: rows of 2 to 12 tokens. A mean of means would weigh the tokens of short rows more."""
+    found = []
+    for size in (64, 3, 1):
+        algorithm = make(tiny_gpt(vocab_size=6), micro_batch=size)
+        rollout = eight(algorithm.policy)
+        rollout.right = lambda task: torch.tensor([True, True, False, True, True, False, True, True])
+        algorithm.optimizer.step = lambda **_: 0.0
+        metrics = algorithm.update(rollout, None)
+        found.append(([p.grad for p in algorithm.policy.parameters()], metrics["loss"]))
+    for gradients, loss in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-5)
+        for a, b in zip(gradients, found[0][0]):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)

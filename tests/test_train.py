@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import grpo
 import method
 import plot
 import sample
+import sft
 import tasks
 import train
 from config import InputError
@@ -25,6 +27,7 @@ from plumbing import run as run_room
 from plumbing import start
 from plumbing.report import report
 from plumbing.run import Run
+from plumbing import warm_starts
 from plumbing.warm_starts import cache_path
 from tasks import Problem, split_of
 from tasks.countdown import combine
@@ -171,7 +174,8 @@ def test_a_cached_warm_start_gives_the_run_of_a_fresh_one(runs, tmp_path, monkey
     assert_same_run(tmp_path / "miss", tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("flags", ["--sft-steps 61", f"--seed {seed(1)}", "--n-layer 2", "--max-number 8", "--sft-lr 0.02"])
+@pytest.mark.parametrize("flags", ["--sft-steps 61", f"--seed {seed(1)}", "--n-layer 2", "--max-number 8", "--sft-lr 0.02",
+                                   "--dtype bfloat16"])
 def test_another_setting_is_another_warm_start(runs, flags):
     """A cache that is hit too often would be worse than none."""
     def path(*argv):
@@ -570,3 +574,223 @@ def test_more_than_one_skipped_step_of_an_update_is_counted(runs, monkeypatch):
     monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Slips, {})})
     train.main([*TINY, "--steps", "2", "--out", str(runs / "slips")])
     assert [line["skipped"] for line in log(runs / "slips")] == [3, 6] and log(runs / "slips")[0]["grad_norm"] is None
+
+
+# ---- the books: what is counted, compared and summed up
+
+@pytest.fixture
+def again(straight, tmp_path):
+    """The run of four steps, resumed in a copy of its folder."""
+    return start.start(["--resume", str(shutil.copytree(straight, tmp_path / "copy"))])
+
+
+@pytest.fixture
+def imitated(again, monkeypatch):
+    """What --baselines trains and measures, without doing it."""
+    seen = SimpleNamespace(run=again)
+
+    def watched(model, task, config, seed, seconds):
+        seen.weights = {name: w.clone() for name, w in model.state_dict().items()}
+        seen.seed, seen.seconds = seed, seconds
+
+    monkeypatch.setattr(train, "warm_start", watched)
+    monkeypatch.setattr(train, "evaluate", lambda model, task, problems, *_: vars(seen).setdefault("problems", problems))
+    again.seconds = {"warm_start": 3.0, "rl": 12.5, "evaluation": 1.0}
+    train.continued_sft(again)
+    return seen
+
+
+def test_continued_sft_begins_with_the_weights_of_the_warm_start(imitated):
+    """Trap 30: the policy of the run has learned already what the rival is compared with."""
+    warm = checkpoint.load(imitated.run.warm_start)["model"]
+    assert all(torch.equal(w, warm[name]) for name, w in imitated.weights.items())
+
+
+def test_continued_sft_lasts_as_long_as_rl_and_sees_new_demonstrations(imitated):
+    assert imitated.seconds == 12.5 and imitated.seed != imitated.run.loop.seed
+
+
+def test_continued_sft_is_measured_on_the_problems_of_the_summary(imitated):
+    assert imitated.problems == fixed_problems(imitated.run.task, "test", 3)
+
+
+def test_the_summary_is_of_the_policy_as_it_is_at_the_end(again, monkeypatch):
+    """And random search is given as many attempts as that policy makes, not as the warm start made."""
+    given = []
+    monkeypatch.setattr(train, "look", lambda run, split: {"pass@1": 0.75, "attempts": 5.0})
+    monkeypatch.setattr(again.task, "random_search", lambda problems, attempts, **_: given.append(attempts) or 0.5)
+    again.before = {"pass@1": 0.25, "attempts": 2.0}
+    summary = train.finish(again)
+    assert summary["before"] == {"pass@1": 0.25, "attempts": 2.0} and summary["after"] == {"pass@1": 0.75, "attempts": 5.0}
+    assert given == [5.0] and summary["baselines"]["random_search"] == 0.5
+
+
+def test_everything_in_the_summary_is_about_test_problems(again, monkeypatch):
+    """Trap 31: the demonstrations and random search too, or the rivals would have had other problems."""
+    splits, draw = [], train.fixed_problems
+    monkeypatch.setattr(train, "fixed_problems", lambda task, split, count: splits.append(split) or draw(task, split, count))
+    train.finish(again)
+    assert len(splits) == 3 and set(splits) == {"test"}
+
+
+def test_a_look_at_val_has_the_random_search_of_that_very_look(again, monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "look", lambda run, split: {"attempts": 5.0})
+    monkeypatch.setattr(again.task, "random_search", lambda problems, attempts, **_: given.append(attempts) or 0.5)
+    again.before, again.loop.eval_every, again.loop.steps = {"attempts": 2.0}, 1, 5
+    train.train(again)
+    assert given == [5.0]
+
+
+def test_an_answer_without_thinking_is_one_attempt_of_random_search(again, monkeypatch):
+    monkeypatch.setattr(again.task, "random_search", lambda problems, attempts, **_: attempts)
+    assert [train.random_search(again, "val", result) for result in ({"attempts": 0.0}, {}, {"attempts": 2.5})] == [1.0, 1.0, 2.5]
+
+
+def test_looks_at_val_come_every_so_many_steps(runs):
+    train.main([*TINY, "--steps", "5", "--eval-every", "2", "--out", str(runs / "second-looks")])
+    assert [line["step"] for line in log(runs / "second-looks") if "val_pass@1" in line] == [2, 4]
+
+
+def test_every_look_has_the_same_dice(again, monkeypatch):
+    """Two looks at one policy must not differ by luck."""
+    monkeypatch.setattr(train, "evaluate", lambda model, *given, **more: (given, more))
+    looks = []
+    for again.step in (0, 7):
+        looks.append(train.look(again, "val"))
+    assert looks[0] == looks[1]
+
+
+def test_what_was_sampled_and_thrown_away_is_counted(runs, monkeypatch):
+    """A search, or labels by rollouts, must not look cheaper than it is: a token budget is for all tokens."""
+    class Wasteful(grpo.GRPO):
+        def collect(self, problems):
+            rollout = super().collect(problems)
+            rollout.discarded = 1000
+            return rollout
+    core = method.core()
+    monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Wasteful, {})})
+    train.main([*TINY, "--steps", "9", "--token-budget", "2000", "--out", str(runs / "wasteful")])
+    lines = log(runs / "wasteful")
+    assert len(lines) == 2 and lines[-1]["tokens"] == pytest.approx(2000 + sum(line["length"] * 16 for line in lines))
+
+
+def test_a_token_budget_that_is_met_exactly_is_met(runs, straight):
+    train.main([*TINY, "--steps", "4", "--token-budget", str(log(straight)[1]["tokens"]), "--out", str(runs / "exact")])
+    assert log(runs / "exact") == log(straight)[:2]
+
+
+def test_a_resumed_run_goes_on_counting(straight, tmp_path):
+    """Every number that a run adds up, and what it was before it all began, comes from the checkpoint."""
+    folder = shutil.copytree(straight, tmp_path / "copy")
+    content, books = checkpoint.load(folder), {"tokens": 12345, "updates": 17, "skipped": 7, "before": {"pass@1": 0.125},
+                                              "seconds": {"warm_start": 1.0, "rl": 20.0, "evaluation": 3.0}}
+    content["state"] |= books
+    torch.save(content, folder / "checkpoint.pt")
+    run = start.start(["--resume", str(folder)])
+    assert {name: getattr(run, name) for name in books} == books
+
+
+def test_the_global_random_state_is_part_of_a_run(straight, tmp_path):
+    """Trap 25: nothing here draws from it, but a reader's own algorithm may."""
+    folder = shutil.copytree(straight, tmp_path / "copy")
+    content = checkpoint.load(folder)
+    content["state"]["torch_rng"] = torch.manual_seed(seed(99)).get_state()
+    torch.save(content, folder / "checkpoint.pt")
+    start.start(["--resume", str(folder)])
+    assert torch.equal(torch.get_rng_state(), content["state"]["torch_rng"])
+
+
+def test_the_seed_decides_the_problems_and_the_dice():
+    """Each by itself: weights that differ would hide a stream of problems, or of random numbers, that never does."""
+    def drawn(n):
+        algo, task, given, _ = start.read_command_line([*TINY, "--train-problems", "20", "--seed", str(seed(n))])
+        run = Run(None, algo, task, start.configure(algo, task, given))
+        run.build()
+        return run.train_problems, [run.task.sample_problem(run.rng) for _ in range(20)], torch.rand(20, generator=run.generator).tolist()
+    assert drawn(0) == drawn(0)
+    assert all(ours != theirs for ours, theirs in zip(drawn(0), drawn(1)))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """time.time() of train.py alone: `clock.now`, which only a test moves."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(train, "time", SimpleNamespace(time=lambda: clock.now))
+    return clock
+
+
+def test_seconds_add_up(again, clock, monkeypatch):
+    """Steps of 2 s and looks of 5 s; what checks the log-probs before the first step is neither."""
+    def takes(seconds, result):
+        def work(*_, **__):
+            clock.now += seconds
+            return result
+        return work
+    monkeypatch.setattr(train, "largest_log_ratio", takes(100, 0.0))
+    monkeypatch.setattr(again.method, "update", takes(2, {"updates": 1}))
+    monkeypatch.setattr(train, "evaluate", takes(5, {}))
+    again.step, again.seconds = 0, {"warm_start": 1.0, "rl": 0.0, "evaluation": 0.0}
+    for _ in range(3):
+        assert train.step(again)["seconds"] == 2
+        train.look(again, "val")
+    assert again.seconds == {"warm_start": 1.0, "rl": 6.0, "evaluation": 15.0}
+
+
+def test_log_probs_are_checked_at_the_temperature_of_sampling(again, monkeypatch):
+    """Trap 6: at another one they would differ, and the warning would be false."""
+    found, check = [], train.largest_log_ratio
+    monkeypatch.setattr(train, "largest_log_ratio", lambda *given: found.append(check(*given)) or found[-1])
+    again.step, again.method.config.temperature = 0, 0.5
+    train.step(again)
+    assert found[0] < 1e-4
+
+
+def test_the_logged_entropy_is_the_mean_over_sampled_tokens(again, monkeypatch):
+    """Prompt and padding are no choices."""
+    rollout = again.method.collect([again.task.sample_problem(again.rng) for _ in range(4)])
+    monkeypatch.setattr(again.method, "collect", lambda problems: rollout)
+    assert train.step(again)["entropy"] == pytest.approx(-float(rollout.logprobs[rollout.mask].mean()), rel=1e-4)
+
+
+def test_five_bad_steps_in_a_row_end_a_run_and_four_do_not(runs, monkeypatch):
+    bad = [*[True] * 4, False] * 2 + [True] * 5
+
+    class Slips(grpo.GRPO):
+        def update(self, rollout, rewards):
+            return {"updates": 0, "skipped": int(bad.pop(0))}
+    core = method.core()
+    monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Slips, {})})
+    with pytest.raises(InputError, match="up to step 15"):
+        train.main([*TINY, "--steps", "20", "--out", str(runs / "bad")])
+    assert bad == []
+
+
+def test_the_last_checkpoint_is_of_the_last_step(runs):
+    train.main([*TINY, "--steps", "3", "--out", str(runs / "three")])
+    assert checkpoint.load(runs / "three")["state"]["step"] == 3
+
+
+def test_a_warm_start_from_the_cache_took_as_long_as_it_took(tmp_path, monkeypatch):
+    """Else the second algorithm would seem to be quicker than the first."""
+    monkeypatch.setattr(start, "RUNS", tmp_path)
+    took = [start.start([*TINY, "--sft-steps", "1", "--out", str(tmp_path / name)]).seconds["warm_start"] for name in ("miss", "hit")]
+    assert took[0] == took[1] > 0
+
+
+def test_another_code_is_another_warm_start(again, tmp_path, monkeypatch):
+    """The cache would outlive a change of the model, of its training or of the task."""
+    here, task = pathlib.Path(sft.__file__).parent, again.task
+    for name in ("config", "model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial", "tasks/countdown"):
+        (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(here / f"{name}.py", tmp_path / "code" / f"{name}.py")
+    path = lambda: cache_path(start.RUNS, task, again.policy, again.configs["sft"], 0)
+    before = path()
+    monkeypatch.setattr(warm_starts, "__file__", str(tmp_path / "code/plumbing/warm_starts.py"))
+    monkeypatch.setattr(sys.modules[type(task).__module__], "__file__", str(tmp_path / "code/tasks/countdown.py"))
+    assert path() == before
+    for file in sorted((tmp_path / "code").rglob("*.py")):
+        text = file.read_text()
+        file.write_text(text + "# another line\n")
+        assert path() != before, file.name
+        file.write_text(text)

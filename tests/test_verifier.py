@@ -371,3 +371,27 @@ def test_rollouts_are_cut_into_batches(monkeypatch):
     right, token_cost, rollout, open_rows = verifier.rollout_values(policy, task, rows, problems, [5, 5, 0, 5], 2)
     assert sizes == [3, 3] and open_rows == [0, 1, 3] and token_cost == 12 and len(rollout.problems) == 6
     assert right.tolist() == [[True, True], [False, False], [False, False], [False, False]]
+
+
+def test_labels_are_of_the_policy_at_the_temperature_it_is_sampled_with():
+    """Nearly greedy it writes the likelier token every time: all rollouts of a step end alike, and the label is 0 or 1."""
+    learner = trainer("prm", rollouts=32, temperature=0.02)
+    toss = {COMMA: 0.6, EOS: 0.4}
+    learner.policy.habit = writes(GO={ONE: 0.6, TWO: 0.4}, ONE=toss, TWO=toss, COMMA={ONE: 0.4, TWO: 0.6})
+    learner.task.verify = lambda problem, completion: completion.count("1") % 2 == 1
+    learner.collect([PROBLEM] * 4)
+    assert set(learner.labels.tolist()) <= {0, 1}
+
+
+def test_the_auc_of_rm_is_over_the_rows_that_are_in_a_pair():
+    """The first group is right throughout and makes no pair: nobody has scored its rows, and 0 is less than any score here."""
+    learner = trainer("rm", lr=0.0)
+    torch.nn.init.normal_(learner.reward_model.head.weight, generator=seeded(1))
+    learner.reward_model.head.bias.data.fill_(1000.0)
+    rollout = learner.collect([PROBLEM] * 2)
+    scores = torch.cat(scores_at(learner.reward_model, [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]))
+    right = torch.ones(8, dtype=torch.bool)
+    right[4 + scores[4:].argsort()[:2]] = False
+    rollout.right = lambda task: right
+    expected = auc(scores[4:], right[4:])
+    assert expected >= 0.5 and learner.update(rollout, right.float())["judge_auc"] == pytest.approx(expected)
