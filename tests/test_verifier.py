@@ -394,4 +394,4 @@ def test_the_auc_of_rm_is_over_the_rows_that_are_in_a_pair():
     right[4 + scores[4:].argsort()[:2]] = False
     rollout.right = lambda task: right
     expected = auc(scores[4:], right[4:])
-    assert expected >= 0.5 and learner.update(rollout, right.float())["judge_auc"] == pytest.approx(expected)
+    assert expected >= 0.5 and learner.update(rollout, right.float())["auc"] == pytest.approx(expected)
