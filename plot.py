@@ -14,7 +14,7 @@ from config import InputError, Parser
 
 # By the beginning of a name, the same everywhere. What is not here gets the next colour of PALETTE.
 COLOURS = {"policy": "#0072B2", "training problems": "#56B4E9", "random search": "#D55E00", "demonstrations": "#009E73",
-           "more imitation": "#CC79A7", "what imitation keeps": "#CC79A7", "rejection sampling, by rounds": "#E69F00",
+           "continued SFT": "#CC79A7", "what imitation keeps": "#CC79A7", "rejection sampling, by rounds": "#E69F00",
            "warm": "#777777", "grpo": "#0072B2", "star": "#E69F00", "distilled": "#009E73",
            "greedy": "#000000", "sampl": "#56B4E9", "best of n": "#0072B2", "majority": "#009E73", "beam": "#E69F00",
            "rebase": "#D55E00", "mcts": "#CC79A7", "budget": "#8C6D31"}
@@ -68,7 +68,7 @@ def panels(first):
 
 
 def curves(*runs, out=None):
-    """The share of right answers beside its rivals, and where it comes from. runs: folders of one setting, drawn together, a
+    """The share of right answers beside its baselines, and where it comes from. runs: folders of one setting, drawn together, a
     line each -> the path of the PNG, curves.png in the first folder unless `out` is given."""
     import matplotlib
     matplotlib.use("Agg")
@@ -88,7 +88,7 @@ def curves(*runs, out=None):
         if summary:
             axes[0].plot([0, steps[-1]], [summary["before"]["pass@1"], summary["after"]["pass@1"]], "o",
                          color=COLOURS["policy"], ms=5, clip_on=False, zorder=3)
-            for name, key in (("demonstrations", "demonstrations"), ("more imitation", "continued_sft")):
+            for name, key in (("demonstrations", "demonstrations"), ("continued SFT", "continued_sft")):
                 if summary["baselines"][key] is not None and summary["baselines"][key] < 1:
                     line(axes[0], [0, last], 2 * [summary["baselines"][key]], name, ends, ls=":", lw=1.2)
         for axis, (_, value) in zip(axes[1:], more):

@@ -1,4 +1,4 @@
-"""Countdown: problems that cannot leak, demonstrations that never lie, a blind rival that is priced right."""
+"""Countdown: problems that cannot leak, demonstrations that never lie, a random-search baseline that is priced right."""
 import itertools
 import random
 import re
@@ -277,23 +277,23 @@ def test_a_step_is_hopeless_exactly_if_no_way_on_reaches_the_target():
     assert min(seen[True], seen[False]) > 0
 
 
-# ---- the blind rival
+# ---- the random-search baseline
 
-def test_blind_search_matches_the_sum_by_hand():
+def test_random_search_matches_the_sum_by_hand():
     """2 and 6 allow four steps, one of which makes 12, so a try succeeds with 1/4. A budget of three tries makes
     1 + 3/4 + 9/16 of them on average and succeeds with 1 - 27/64."""
     estimate = TASK.random_search([make(2, 6, target=12)], 1 + 3 / 4 + 9 / 16, searches=20_000)
     assert estimate == pytest.approx(1 - 27 / 64, abs=0.015)
 
 
-def test_blind_search_adds_up_problems_that_differ():
+def test_random_search_adds_up_problems_that_differ():
     """Beside a hopeless problem S_j = (1 + (3/4)^j) / 2. Averaging the chance of one try (1/8) would say 1 - (7/8)^3."""
     problems = [make(2, 6, target=12), make(2, 6, target=99)]
     attempts = sum((1 + 0.75 ** j) / 2 for j in range(3))
     assert TASK.random_search(problems, attempts, searches=20_000) == pytest.approx((1 - 0.75 ** 3) / 2, abs=0.015)
 
 
-def test_blind_search_matches_a_simulation():
+def test_random_search_matches_a_simulation():
     """Trap 30's yardstick against the plainest simulation: up to three tries, stop when found, count both."""
     rng = random.Random(seed(1))
     problems = [TASK.sample_problem(rng, "val") for _ in range(20)]
@@ -308,7 +308,7 @@ def test_blind_search_matches_a_simulation():
     assert TASK.random_search(problems, made / n, searches=600) == pytest.approx(found / n, abs=0.03)
 
 
-def test_blind_search_grows_with_its_budget_and_needs_one():
+def test_random_search_grows_with_its_budget_and_needs_one():
     problems = [make(2, 6, target=12), make(3, 5, 7, target=22)]
     rates = [TASK.random_search(problems, attempts) for attempts in (0, 0.5, 1, 1.5, 2, 4)]
     assert rates[0] == 0 and rates == sorted(rates) and len(set(rates)) == len(rates)

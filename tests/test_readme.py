@@ -17,7 +17,7 @@ import method
 import methods
 import tasks
 import train
-from docs import lines, notebook
+from docs import lines, main_table, notebook
 from plumbing import start
 from toys import Bigram, seed, written
 
@@ -161,7 +161,7 @@ def test_every_other_command_parses(page, command, only_parse, monkeypatch):
         return
     script = ROOT / words[0]
     assert script.exists(), command
-    if words[0] in ("docs/lines.py", "docs/notebook.py"):  # they write files and have no flags
+    if words[0] in ("docs/lines.py", "docs/main_table.py", "docs/notebook.py"):  # they write files and have no flags
         assert len(words) == 1
         return
     monkeypatch.setattr(sys, "argv", words)
@@ -259,3 +259,16 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     written_by = json.dumps([cell.outputs for cell in book.cells if cell.cell_type == "code"])
     assert (tmp_path / "thinksmall" / "runs" / "notebook" / "summary.json").exists()
     assert "after RL" in written_by and "mcts" in written_by and "visits" in written_by
+
+
+# ---- the main table
+
+def test_the_main_table_is_made_from_summaries():
+    """By hand: two seeds, every number another one."""
+    summary = lambda k: {"baselines": {"random_search": 0.1 + k, "demonstrations": 0.2, "continued_sft": 0.3},
+                         **{when: {"pass@1": p + k, "pass@8": 0.5, "greedy": 0.5, "length": 30.0, "attempts": 2.0, "hits": 1.0, "legal": 1.5,
+                                   "correct_marks": 1.0, "finished": 0.75} for when, p in (("before", 0.25), ("after", 0.5))}}
+    rows = main_table.table([summary(0.0), summary(0.125)]).splitlines()
+    assert "| **pass@1, after RL** | 0.500 | 0.625 | **0.562** (0.500 to 0.625) |" in rows
+    assert "| legal attempts, warm start | 0.750 | 0.750 | **0.750** (0.750 to 0.750) |" in rows
+    assert len(rows) == 2 + len(main_table.ROWS) and PAGES["README.md"].count(main_table.BEGIN) == 1
