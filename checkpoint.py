@@ -5,8 +5,9 @@
      "model": state_dict,                                                                         the weights
      ... whatever else the writer adds: algorithm state, random states, counters}                 to resume
 
-Only tensors and JSON values are stored, so a file loads with `weights_only=True`: a checkpoint cannot run code. A file is
-written aside, flushed to the disk and then renamed: a kill at any moment leaves either the old file or the new one.
+Only tensors and JSON values are stored, so a file loads with `weights_only=True`: a checkpoint cannot
+run code. A file is written aside, flushed to the disk and then renamed: a kill at any moment leaves
+either the old file or the new one.
 """
 import contextlib
 import io
@@ -36,8 +37,8 @@ def writing(path):
 
 
 def write_aside(path, write):
-    """Call `write(file)` on a binary file beside `path`, flush it to the disk, rename it to `path`. InputError if the disk is
-    full, and the old file stays."""
+    """Call `write(file)` on a binary file beside `path`, flush it to the disk, rename it to `path`.
+    InputError if the disk is full, and the old file stays."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.writing")  # two runs may make the same warm start
     with writing(path):
         try:
@@ -66,7 +67,8 @@ def sweep(folder, age=0):
 
 def check_room(folder, parameters):
     """InputError if the disk of `folder`, which need not be there yet, has no room for a run's checkpoints."""
-    # Float32 weights, two moments and a reference, as many for a critic: 8 copies. The new file is written beside the old one.
+    # Float32 weights, two moments and a reference, as many for a critic: 8 copies. The new file is
+    # written beside the old one.
     needed = 2 * 8 * 4 * parameters
     free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
     if free < needed:
@@ -120,9 +122,11 @@ def load_run(path, device="cpu"):
 
 
 def load_verifier(path, device="cpu"):
-    """The ScalarModel of a run: the critic of PPO, or a verifier's reward model, on `device`. InputError if it has none.
+    """The ScalarModel of a run: the critic of PPO, or a verifier's reward model, on `device`.
+    InputError if it has none.
 
-    It carries `kind`, the name of the algorithm that made it (ppo, orm, prm, rm), and the `vocabulary` that it reads.
+    It carries `kind`, the name of the algorithm that made it (ppo, orm, prm, rm), and the `vocabulary`
+    that it reads.
     """
     content, (model, task, config) = load(path), load_run(path, device)
     state = content.get("algorithm", {})

@@ -1,11 +1,13 @@
 """Settings: how a number that a person types becomes a checked field of a dataclass.
 
-Every setting of this project is declared once, as a field of a small dataclass beside the code that uses it:
+Every setting of this project is declared once, as a field of a small dataclass beside the code that
+uses it:
 
     group_size: int = setting(8, "samples per prompt", low=2)
 
-The field carries its own help text and its bounds. `check` looks at all fields of such a dataclass, `add_flags` turns
-them into command-line flags (`group_size` becomes `--group-size`), `from_flags` reads them back. That is all there is.
+The field carries its own help text and its bounds. `check` looks at all fields of such a dataclass,
+`add_flags` turns them into command-line flags (`group_size` becomes `--group-size`), `from_flags` reads
+them back. That is all there is.
 """
 import argparse
 import math
@@ -14,7 +16,8 @@ from dataclasses import field, fields
 
 
 class InputError(ValueError):
-    """Something a person typed, or a file they named, cannot be used. The message is one line: what is wrong, what to do.
+    """Something a person typed, or a file they named, cannot be used. The message is one line: what is
+    wrong, what to do.
 
     Commands print it and exit with status 2. Any other exception is a bug of ours and keeps its traceback.
     """

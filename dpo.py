@@ -1,16 +1,19 @@
-"""DPO: learning from pairs, a right and a wrong completion of the same prompt, with a loss as simple as a classifier's.
+"""DPO: learning from pairs, a right and a wrong completion of the same prompt, with a loss as simple as
+a classifier's.
 
-The idea. The policy that maximises reward - beta KL(pi || pi_ref) is pi ~ pi_ref exp(reward / beta). Turned around: every policy is
-the best one for the reward beta log(pi / pi_ref). So put that *implicit reward* into the Bradley-Terry model of preferences, and
-fit it to pairs directly: no reward model, no sampling inside the loss, no advantages.
+The idea. The policy that maximises reward - beta KL(pi || pi_ref) is pi ~ pi_ref exp(reward / beta).
+Turned around: every policy is the best one for the reward beta log(pi / pi_ref). So put that *implicit
+reward* into the Bradley-Terry model of preferences, and fit it to pairs directly: no reward model, no
+sampling inside the loss, no advantages.
 
 The equations (arXiv:2305.18290, equations 5 and 7):
 
     r(x, y) = beta (log pi(y|x) - log pi_ref(y|x))                     summed over the tokens of y: never the mean
     loss    = - log sigmoid( r(x, y_w) - r(x, y_l) )                   y_w the chosen (won), y_l the rejected (lost)
 
-Its gradient is a policy gradient with one advantage a pair, +a for y_w and -a for y_l, a = beta sigmoid(-margin): large as long as
-the pair is ranked wrongly, then fading. What is clipped in PPO fades here.
+Its gradient is a policy gradient with one advantage a pair, +a for y_w and -a for y_l, a = beta
+sigmoid(-margin): large as long as the pair is ranked wrongly, then fading. What is clipped in PPO fades
+here.
 
 The recipe:
   1. sample a group of completions for each prompt (`collect`); the rule rewards them (train.py);
@@ -18,8 +21,9 @@ The recipe:
   3. log-probs of both under policy and reference, the loss (`dpo_loss`), step.
 Offline, as in the paper, all samples come from the frozen warm start; with --iterative they come from the current policy.
 
-What is simplified: the pairs of a step are used in that step and then dropped, so that offline DPO sees fresh pairs for as long
-as it has tokens to spend; the reference is the warm start also when the pairs come from the current policy.
+What is simplified: the pairs of a step are used in that step and then dropped, so that offline DPO sees
+fresh pairs for as long as it has tokens to spend; the reference is the warm start also when the pairs
+come from the current policy.
 """
 import copy
 from dataclasses import dataclass
@@ -50,7 +54,8 @@ class DPOConfig(SamplingConfig):
 def dpo_loss(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta):
     """Summed log-probs (N,) of both completions under policy and reference -> loss (scalar), margins (N,).
 
-    The margin is r(x, y_w) - r(x, y_l), the difference of the implicit rewards. Source: arXiv:2305.18290, equation 7.
+    The margin is r(x, y_w) - r(x, y_l), the difference of the implicit rewards. Source:
+    arXiv:2305.18290, equation 7.
 
     >>> loss, margins = dpo_loss(*(torch.tensor([x]) for x in (-1.0, -2.0, -1.0, -2.0)), beta=0.1)
     >>> round(float(loss), 4), margins.tolist()                       # policy = reference: ln 2, whatever the log-probs are
@@ -63,9 +68,9 @@ def dpo_loss(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps,
 def implicit_rewards(logprobs, ref_logprobs, mask, beta):
     """beta log(pi / pi_ref) of every token, (B, T) -> (B, T), 0 outside of the mask.
 
-    Summed over a completion this is DPO's implicit reward. Token by token it is the advantage of the token in the eyes of the
-    trained policy, how much better the outlook became by it: a critic that nobody trained. Source: "From r to Q*",
-    arXiv:2404.12358, section 4.
+    Summed over a completion this is DPO's implicit reward. Token by token it is the advantage of the
+    token in the eyes of the trained policy, how much better the outlook became by it: a critic that
+    nobody trained. Source: "From r to Q*", arXiv:2404.12358, section 4.
     """
     return beta * (logprobs - ref_logprobs).masked_fill(~mask, 0.0)
 
@@ -73,8 +78,9 @@ def implicit_rewards(logprobs, ref_logprobs, mask, beta):
 def pairs(rewards, group_size):
     """Who is compared with whom: rewards (B,) -> chosen (N,), rejected (N,), row numbers of the same group.
 
-    The best row of a group is paired with its worst, the second best with the second worst, as long as their rewards differ:
-    with right or wrong as the only rewards, each right row with a wrong one until either runs out.
+    The best row of a group is paired with its worst, the second best with the second worst, as long as
+    their rewards differ: with right or wrong as the only rewards, each right row with a wrong one until
+    either runs out.
 
     >>> [rows.tolist() for rows in pairs(torch.tensor([0., 1., 0., 1., 1., 1., 1., 1.]), 4)]
     [[1, 3], [2, 0]]
@@ -109,8 +115,9 @@ class DPO(Method):
             with torch.no_grad():
                 ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
             value, margins = dpo_loss(*logps.chunk(2), *ref_logps.chunk(2), c.beta)
-            # Only the difference is trained. Both completions share most of their tokens, and pushing the rejected one down
-            # pushes those down too: the chosen log-prob often falls, only less than the rejected one.
+            # Only the difference is trained. Both completions share most of their tokens, and pushing
+            # the rejected one down pushes those down too: the chosen log-prob often falls, only less
+            # than the rejected one.
             better, worse = (logps - ref_logps).detach().chunk(2)
             stats = {"margin": margins.detach(), "implicit_accuracy": (margins > 0).float(), "chosen_logp": better,
                      "rejected_logp": worse}

@@ -2,15 +2,18 @@
 
     python evaluate.py runs/grpo-countdown-0 runs/warm-countdown-1234abcd --k 1,8,64
 
-Greedy accuracy takes the most likely token each time. pass@k asks whether at least one of k samples is right; from n >= k
-samples of a problem of which c are right, its unbiased estimate (arXiv:2107.03374, equation 1) is
+Greedy accuracy takes the most likely token each time. pass@k asks whether at least one of k samples is
+right; from n >= k samples of a problem of which c are right, its unbiased estimate (arXiv:2107.03374,
+equation 1) is
 
     pass@k = 1 - C(n - c, k) / C(n, k)           the chance that k of the n, drawn without replacement, are not all wrong
 
-"Is any of the first k right" would be unbiased too, but throws away n - k samples; "1 - (1 - c/n)^k" is biased.
+"Is any of the first k right" would be unbiased too, but throws away n - k samples; "1 - (1 - c/n)^k" is
+biased.
 
-The problems and the random numbers are the evaluation's own: the same problems for every run, and a run that is evaluated
-often continues exactly like one that is never looked at. Tuning looks at `val`; `test` is for the final table.
+The problems and the random numbers are the evaluation's own: the same problems for every run, and a run
+that is evaluated often continues exactly like one that is never looked at. Tuning looks at `val`;
+`test` is for the final table.
 
 Source of the figure that matters most, pass@1 before and after beside pass@k at large k: arXiv:2504.13837.
 """
@@ -29,7 +32,8 @@ from sample import SamplingConfig, collect
 
 
 def pass_at_k(n, c, k):
-    """The unbiased estimate of pass@k from n samples of which c are right. Raises ValueError unless 0 <= c <= n, 1 <= k <= n.
+    """The unbiased estimate of pass@k from n samples of which c are right. Raises ValueError unless 0
+    <= c <= n, 1 <= k <= n.
 
     >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 0, 4)
     (0.25, 0.5, 0.0)
@@ -40,7 +44,8 @@ def pass_at_k(n, c, k):
 
 
 def fixed_problems(task, split, count):
-    """The `count` problems that every evaluation on `split` looks at: different ones, in the order in which they are drawn.
+    """The `count` problems that every evaluation on `split` looks at: different ones, in the order in
+    which they are drawn.
 
     Fewer if the split has fewer; that is, if 10,000 draws in a row have brought nothing new.
     """
@@ -53,7 +58,8 @@ def fixed_problems(task, split, count):
 
 
 def wilson(share, n):
-    """The 95 % interval of a share of n independent trials -> [low, high], never of width 0. Source: Wilson 1927.
+    """The 95 % interval of a share of n independent trials -> [low, high], never of width 0. Source:
+    Wilson 1927.
 
     >>> [round(x, 3) for x in wilson(0.5, 100) + wilson(1.0, 100)]
     [0.404, 0.596, 0.963, 1.0]
@@ -91,9 +97,10 @@ def sample_and_judge(model, task, problems, n, max_new_tokens=0, temperature=1.0
 def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperature=1.0, seed=0):
     """Sample n completions of each problem, and one greedily -> dict.
 
-    problems (how many), greedy, pass@k for each k <= n, their standard errors over the problems (`pass@1_se`), length (mean tokens sampled, EOS
-    included), finished (share), and the mean of whatever `task.describe` reports (attempts, ...). Where it reports `chain`:
-    right_with_chain and right_without, the accuracy of the answers with a chain of thought and of those without.
+    problems (how many), greedy, pass@k for each k <= n, their standard errors over the problems
+    (`pass@1_se`), length (mean tokens sampled, EOS included), finished (share), and the mean of
+    whatever `task.describe` reports (attempts, ...). Where it reports `chain`: right_with_chain and
+    right_without, the accuracy of the answers with a chain of thought and of those without.
     """
     judged = sample_and_judge(model, task, problems, n, max_new_tokens, temperature, seed)
     greedy = sample_and_judge(model, task, problems, 1, max_new_tokens, 0.0, seed)
@@ -113,7 +120,8 @@ def evaluate(model, task, problems, n=16, k=(1, 8), max_new_tokens=0, temperatur
 
 
 def by_chain(judged):
-    """Does thinking pay? The accuracy of the answers with a chain of thought and of those without, as far as there are any.
+    """Does thinking pay? The accuracy of the answers with a chain of thought and of those without, as
+    far as there are any.
 
     >>> by_chain([{"right": True, "chain": 1.0}, {"right": False, "chain": 0.0}, {"right": True, "chain": 0.0}])
     {'right_with_chain': 1.0, 'right_without': 0.5}

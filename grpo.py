@@ -1,8 +1,9 @@
 """GRPO and its variants: reinforcement learning from a rule, with the group of samples as its own baseline.
 
-The idea. Sample G completions o_1 ... o_G of one prompt and let the rule reward them, r_1 ... r_G. Those above the group's mean
-become more likely, those below less likely. The mean is the baseline: a Monte-Carlo estimate of what the critic in PPO
-has to learn. No critic, no learned reward, no labels: only a rule and the policy's own variety.
+The idea. Sample G completions o_1 ... o_G of one prompt and let the rule reward them, r_1 ... r_G.
+Those above the group's mean become more likely, those below less likely. The mean is the baseline: a
+Monte-Carlo estimate of what the critic in PPO has to learn. No critic, no learned reward, no labels:
+only a rule and the policy's own variety.
 
 The equations (DeepSeekMath, arXiv:2402.03300, equations 3, 4 and section 4.1.2):
 
@@ -11,10 +12,11 @@ The equations (DeepSeekMath, arXiv:2402.03300, equations 3, 4 and section 4.1.2)
     J        = 1/G sum_i 1/|o_i| sum_t [ min(rho_it A_i, clip(rho_it, 1 - eps, 1 + eps) A_i) - beta KL_it ]
     KL_it    = pi_ref/pi - log(pi_ref/pi) - 1                                    the "k3" estimate, never negative
 
-The loss is -J. The clip removes the gradient of a token only where the update has already gone far enough in the direction
-it was asked to go: A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. With one update per batch rho is 1 throughout, and the
-loss minus the weighted mean of the advantages: 0 with sequence_mean, for those of a group add up to 0, and otherwise a matter of
-length. It does not say what the policy has learned: only its gradient, A * grad log pi, means anything.
+The loss is -J. The clip removes the gradient of a token only where the update has already gone far
+enough in the direction it was asked to go: A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. With
+one update per batch rho is 1 throughout, and the loss minus the weighted mean of the advantages: 0 with
+sequence_mean, for those of a group add up to 0, and otherwise a matter of length. It does not say what
+the policy has learned: only its gradient, A * grad log pi, means anything.
 
 The recipe:
   1. sample G completions for each of some prompts (`collect`); the rule rewards them (train.py);
@@ -23,10 +25,11 @@ The recipe:
 
 The variants differ from this in a few settings each. TABLE has them all, one row a method.
 
-What is simplified: the reference is the warm start and stays it (DeepSeekMath renews it now and then); rewards are for whole
-completions. Running out of tokens is a failure with reward 0, not an episode that goes on elsewhere. RLOO's authors put a KL
-into the reward; here no variant has one unless `--beta` asks for it. DAPO fills its batch exactly and drops what is left over;
-here an update takes all groups that have come together.
+What is simplified: the reference is the warm start and stays it (DeepSeekMath renews it now and then);
+rewards are for whole completions. Running out of tokens is a failure with reward 0, not an episode that
+goes on elsewhere. RLOO's authors put a KL into the reward; here no variant has one unless `--beta` asks
+for it. DAPO fills its batch exactly and drops what is left over; here an update takes all groups that
+have come together.
 """
 import copy
 from dataclasses import dataclass
@@ -77,22 +80,24 @@ TABLE = {
     "dapo":      {"baseline": "mean",          "std": True,  "loss_aggregation": "token_mean",    "clip_low": 0.2, "clip_high": 0.28,
                   "dynamic_sampling": True, "overlong": 0.2, "epochs": 2},
 }
-# Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is 0.04); dr_grpo,
-# arXiv:2503.20783; dapo, arXiv:2503.14476 (there with 16 updates per batch; here with 2, because with one a clip does nothing).
-# --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus work with every row.
+# Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is
+# 0.04); dr_grpo, arXiv:2503.20783; dapo, arXiv:2503.14476 (there with 16 updates per batch; here with
+# 2, because with one a clip does nothing). --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus
+# work with every row.
 
 
 def group_advantages(rewards, group_size, std=True, baseline="mean"):
     """A_i = (r_i - baseline_i) / std within each group of neighbours.
 
-    rewards (B,), B a multiple of group_size, rows of one prompt next to each other -> advantages (B,). The standard deviation
-    is the population's (divided by G, not G - 1). std=False leaves it out (Dr. GRPO, arXiv:2503.20783: dividing by it weighs
-    the prompts that are nearly always or nearly never solved more than the rest). A group whose rewards are all equal gets
-    exactly 0, not rounding noise divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
+    rewards (B,), B a multiple of group_size, rows of one prompt next to each other -> advantages (B,).
+    The standard deviation is the population's (divided by G, not G - 1). std=False leaves it out (Dr.
+    GRPO, arXiv:2503.20783: dividing by it weighs the prompts that are nearly always or nearly never
+    solved more than the rest). A group whose rewards are all equal gets exactly 0, not rounding noise
+    divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
 
-    baseline "mean" is the mean of the whole group, the sample itself included; without std the expected gradient is then
-    (1 - 1/G) times the true one. "others" leaves the sample out and is unbiased (RLOO, arXiv:2402.14740, equation 8):
-    r_i - mean of the others = G/(G-1) (r_i - mean of all).
+    baseline "mean" is the mean of the whole group, the sample itself included; without std the expected
+    gradient is then (1 - 1/G) times the true one. "others" leaves the sample out and is unbiased (RLOO,
+    arXiv:2402.14740, equation 8): r_i - mean of the others = G/(G-1) (r_i - mean of all).
 
     >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -110,9 +115,11 @@ def group_advantages(rewards, group_size, std=True, baseline="mean"):
 
 
 def overlong_penalty(lengths, max_length, share):
-    """DAPO's soft punishment of length: 0 up to (1 - share) max_length, then falling on a line to -1 at max_length.
+    """DAPO's soft punishment of length: 0 up to (1 - share) max_length, then falling on a line to -1 at
+    max_length.
 
-    lengths (B,): sampled tokens -> (B,) float, to be added to the rewards. Source: arXiv:2503.14476, equation 13.
+    lengths (B,): sampled tokens -> (B,) float, to be added to the rewards. Source: arXiv:2503.14476,
+    equation 13.
 
     >>> overlong_penalty(torch.tensor([10, 80, 90, 100]), 100, 0.2).tolist()
     [0.0, 0.0, -0.5, -1.0]
@@ -122,11 +129,12 @@ def overlong_penalty(lengths, max_length, share):
 
 
 def length_reward(lengths, right, group_size):
-    """Kimi's price of length: the shortest completion of a group earns 1/2, the longest -1/2; a wrong one earns nothing for
-    being short, and only loses for being long.
+    """Kimi's price of length: the shortest completion of a group earns 1/2, the longest -1/2; a wrong
+    one earns nothing for being short, and only loses for being long.
 
-    lengths (B,): sampled tokens; right (B,) bool -> (B,) float, to be added to the rewards, 0 in groups of one length. Source:
-    arXiv:2501.12599, section 2.3.3: lambda = 0.5 - (len - min)/(max - min), and min(0, lambda) where the answer is wrong.
+    lengths (B,): sampled tokens; right (B,) bool -> (B,) float, to be added to the rewards, 0 in groups
+    of one length. Source: arXiv:2501.12599, section 2.3.3: lambda = 0.5 - (len - min)/(max - min), and
+    min(0, lambda) where the answer is wrong.
 
     >>> length_reward(torch.tensor([10, 20, 15, 10]), torch.tensor([True, True, True, False]), 4).tolist()
     [0.5, -0.5, 0.0, 0.0]
@@ -138,9 +146,11 @@ def length_reward(lengths, right, group_size):
 
 
 def top_entropy_tokens(entropies, mask, share):
-    """The `share` of a batch's tokens whose choice was the most open: the forks, not the words that follow by themselves.
+    """The `share` of a batch's tokens whose choice was the most open: the forks, not the words that
+    follow by themselves.
 
-    entropies (B, T), mask (B, T) bool -> (B, T) bool, at least one token. Source: arXiv:2506.01939, equation 5.
+    entropies (B, T), mask (B, T) bool -> (B, T) bool, at least one token. Source: arXiv:2506.01939,
+    equation 5.
 
     >>> top_entropy_tokens(torch.tensor([[0.1, 0.9], [0.5, 2.0]]), torch.tensor([[1, 1], [1, 0]]).bool(), 0.34).tolist()
     [[False, True], [False, False]]
@@ -157,7 +167,8 @@ def token_weights(mask, aggregate, max_length=None):
     'token_mean'     1 / (all tokens)     DAPO: every token counts the same
     'constant'       1 / (B max_length)   Dr. GRPO: a sum with a fixed scale; max_length defaults to T
 
-    The weights of a batch are computed once and cut into micro-batches: their sizes then cannot change the gradient.
+    The weights of a batch are computed once and cut into micro-batches: their sizes then cannot change
+    the gradient.
 
     >>> mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]).bool()
     >>> token_weights(mask, "sequence_mean")[:, 0].tolist()
@@ -174,23 +185,26 @@ def token_weights(mask, aggregate, max_length=None):
 
 
 def kl_estimate(logprobs, ref_logprobs, estimator):
-    """Three estimates of KL(pi || pi_ref) from tokens sampled from pi, (B, T) -> (B, T). With d = log pi - log pi_ref:
+    """Three estimates of KL(pi || pi_ref) from tokens sampled from pi, (B, T) -> (B, T). With d = log
+    pi - log pi_ref:
 
         k1 = d                   unbiased, noisy, may be negative
         k2 = d^2 / 2             biased, never negative
         k3 = exp(-d) - 1 + d     unbiased, never negative; one token with a large pi_ref/pi can throw it far off
 
-    As a number each will do. As a *loss* they are three different things, because the gradient of an estimate is not an estimate
-    of the gradient (the tokens were sampled from pi, and a loss does not see how that changes). In expectation over pi:
+    As a number each will do. As a *loss* they are three different things, because the gradient of an
+    estimate is not an estimate of the gradient (the tokens were sampled from pi, and a loss does not
+    see how that changes). In expectation over pi:
 
                for one token                                              for sequences (constant, token_mean *)
         k1     E[grad log pi] = 0                                         0: only noise
         k2     E[d grad log pi] = grad KL(pi || pi_ref)                   the same of each choice by itself:
         k3     E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)     blind to where the choice leads
 
-    With sequence_mean k1 has a gradient too, grad E[1/|o|]: a step down makes answers longer. k2 and k3 then heed short answers
-    more. KL(pi || pi_ref) of whole sequences has the gradient of k1 in the *reward*, as in PPO (with constant or token_mean *).
-    The numbers: docs/kl.md. * of a large batch. Source of the names: http://joschu.net/blog/kl-approx.html
+    With sequence_mean k1 has a gradient too, grad E[1/|o|]: a step down makes answers longer. k2 and k3
+    then heed short answers more. KL(pi || pi_ref) of whole sequences has the gradient of k1 in the
+    *reward*, as in PPO (with constant or token_mean *). The numbers: docs/kl.md. * of a large batch.
+    Source of the names: http://joschu.net/blog/kl-approx.html
 
     >>> [round(float(kl_estimate(torch.tensor(-1.0), torch.tensor(-2.0), k)), 4) for k in ("k1", "k2", "k3")]
     [1.0, 0.5, 0.3679]
@@ -234,14 +248,17 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
 
 
 def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None, **terms):
-    """The loss of a policy on advantages (B,) or (B, T), as `optimize` wants it -> (loss(part), before(part)).
+    """The loss of a policy on advantages (B,) or (B, T), as `optimize` wants it -> (loss(part),
+    before(part)).
 
-    config: temperature, clip_low, clip_high. old_logprobs (B, T): log pi_old; without it, those of the rollout. reference: a model
-    for the KL. terms: what else `policy_loss` takes. Stats: clip_fraction, and max_log_ratio, the largest |stored - recomputed|
-    log-prob while the policy is still the one that sampled: what was sampled must be what is trained.
+    config: temperature, clip_low, clip_high. old_logprobs (B, T): log pi_old; without it, those of the
+    rollout. reference: a model for the KL. terms: what else `policy_loss` takes. Stats: clip_fraction,
+    and max_log_ratio, the largest |stored - recomputed| log-prob while the policy is still the one that
+    sampled: what was sampled must be what is trained.
 
-    In low precision, stored and recomputed log-probs differ by rounding. There log pi_old is computed anew, in the micro-batches of
-    the first epoch and before any step, so that rho starts at exactly 1; later epochs compare with the same numbers.
+    In low precision, stored and recomputed log-probs differ by rounding. There log pi_old is computed
+    anew, in the micro-batches of the first epoch and before any step, so that rho starts at exactly 1;
+    later epochs compare with the same numbers.
     """
     low = policy.compute_dtype != torch.float32
     old = rollout.logprobs if old_logprobs is None else old_logprobs
@@ -291,7 +308,8 @@ class GRPO(Method):
         advantages = group_advantages(rewards, c.group_size, c.std, c.baseline)[:, None].expand(rollout.mask.shape)
         if c.top_entropy < 1:
             advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
-        # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at all: leaving it out is free.
+        # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at
+        # all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
         steps = min(c.mini_batches, len(rows))  # an epoch
         weights = token_weights(rollout.mask, c.loss_aggregation, self.max_length)

@@ -1,16 +1,18 @@
 """What an algorithm is, and how one is found by its name.
 
-The interface between the loop in train.py and the algorithms. A method is built on a policy and a task; then, again and again,
+The interface between the loop in train.py and the algorithms. A method is built on a policy and a task;
+then, again and again,
 
     rollout = method.collect(problems)             it has samples written: by default by the policy
     rewards = ...                                  the loop judges them, by the rule
     metrics = method.update(rollout, rewards)      it learns from them; metrics["updates"]: how many optimizer steps it took
 
-The loop knows nothing else about it. Everything a method owns beside the policy (a critic, a reference, an optimizer, a number that
-moves) is named in `saved`, so that a run can be stopped at any moment.
+The loop knows nothing else about it. Everything a method owns beside the policy (a critic, a reference,
+an optimizer, a number that moves) is named in `saved`, so that a run can be stopped at any moment.
 
-One file of the core holds the GRPO family, one PPO, one DPO, one the learned verifiers. A file in methods/ is a further algorithm,
-as a file in tasks/ is a task: `--algo vineppo` is class `VinePPO` in methods/vineppo.py.
+One file of the core holds the GRPO family, one PPO, one DPO, one the learned verifiers. A file in
+methods/ is a further algorithm, as a file in tasks/ is a task: `--algo vineppo` is class `VinePPO` in
+methods/vineppo.py.
 """
 import importlib
 import pathlib
@@ -27,8 +29,9 @@ class Method:
     saved = ()  # names of attributes that a checkpoint holds: with a state_dict of their own, or JSON values
 
     def __init__(self, policy, task, config, generator=None, reward=None):
-        """policy: GPT, trained in place. generator: torch.Generator on its device. reward(rollout) -> (B,): the run's own rewards,
-        for a method that samples more than it is given; tokens of its own rollouts go into `rollout.discarded`."""
+        """policy: GPT, trained in place. generator: torch.Generator on its device. reward(rollout) ->
+        (B,): the run's own rewards, for a method that samples more than it is given; tokens of its own
+        rollouts go into `rollout.discarded`."""
         self.policy, self.task, self.config, self.generator, self.reward = policy, task, config, generator, reward
         self.behavior = policy  # the model that is sampled from
 
@@ -65,9 +68,11 @@ def names():
 
 
 def find(name):
-    """name -> (class, settings). Files of other methods are not looked at: one that is broken breaks nobody else.
+    """name -> (class, settings). Files of other methods are not looked at: one that is broken breaks
+    nobody else.
 
-    InputError if there is no such method, or its file has no class of that name (capitals and underscores aside).
+    InputError if there is no such method, or its file has no class of that name (capitals and
+    underscores aside).
     """
     if name in core():
         return core()[name]

@@ -5,8 +5,9 @@
     x  += mlp(norm(x))                down(silu(gate(x)) * up(x)): SwiGLU
     logits = norm(x) @ embed.T        tied embeddings                 (B, T, V)
 
-RMSNorm, rotary positions (RoPE), SwiGLU, no biases: the architecture of Llama (arXiv:2302.13971), so that what is learned here
-carries over to the models that people use. The embeddings are tied, as in GPT-2: fewer parameters.
+RMSNorm, rotary positions (RoPE), SwiGLU, no biases: the architecture of Llama (arXiv:2302.13971), so
+that what is learned here carries over to the models that people use. The embeddings are tied, as in
+GPT-2: fewer parameters.
 
 One model, three ways to run it, and a test that they agree:
   model(tokens)                       all positions at once: training, scoring
@@ -35,7 +36,8 @@ class GPTConfig:
 
 
 class KVCache:
-    """Keys and values of every layer for a batch of rows. It belongs to the sampler, which allocates it once.
+    """Keys and values of every layer for a batch of rows. It belongs to the sampler, which allocates it
+    once.
 
     keys, values: one (B, n_head, T, head_dim) tensor a layer, B and T the largest batch and length so far.
     """
@@ -55,9 +57,9 @@ class KVCache:
 def rotate(x, rope):
     """RoPE: turn each pair of neighbouring channels by an angle that grows with the position.
 
-    x (B, T, H, D) float; rope, complex numbers of length 1, broadcasts to (B, T, 1, D/2). A pair of channels is read as one
-    complex number, so turning it is one product. The score of a turned query and a turned key depends on their distance
-    alone. Source: RoFormer, arXiv:2104.09864, section 3.2.
+    x (B, T, H, D) float; rope, complex numbers of length 1, broadcasts to (B, T, 1, D/2). A pair of
+    channels is read as one complex number, so turning it is one product. The score of a turned query
+    and a turned key depends on their distance alone. Source: RoFormer, arXiv:2104.09864, section 3.2.
     """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
@@ -125,14 +127,16 @@ class GPT(nn.Module):
             def attend(q, k, v):
                 if cache is not None:
                     cache.keys[i][:B, :, :T], cache.values[i][:B, :, :T] = k, v
-                # Rows are padded on the right, so the plain causal mask is enough: no real token ever sees padding.
+                # Rows are padded on the right, so the plain causal mask is enough: no real token ever
+                # sees padding.
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = block(x, self.rope[:T, None], attend)
         return self.norm(x)
 
     def logits(self, hidden):
-        """(..., C) -> (..., V), computed in float32 whatever the rest is computed in: log-probs need the precision. Inside of
-        autocast the product would be rounded to bfloat16, and widening it afterwards brings nothing back."""
+        """(..., C) -> (..., V), computed in float32 whatever the rest is computed in: log-probs need
+        the precision. Inside of autocast the product would be rounded to bfloat16, and widening it
+        afterwards brings nothing back."""
         with torch.autocast(self.device.type, enabled=False):
             return F.linear(hidden.float(), self.embed.weight)
 
@@ -153,11 +157,13 @@ class GPT(nn.Module):
             return self.logits(self.prefill_chunk(tokens[:, None], positions, cache, kv_length))[:, 0]
 
     def prefill_chunk(self, tokens, starts, cache, kv_length):
-        """Read on: tokens (B, S), padded on the right, follow what the cache holds of each row, starts (B,) positions -> (B, S, C).
+        """Read on: tokens (B, S), padded on the right, follow what the cache holds of each row, starts
+        (B,) positions -> (B, S, C).
 
-        `kv_length` is a number the host knows, above every position: only that many keys are read. Keys beyond a token's own
-        position belong to padding; they are masked. Shapes depend on B, S and `kv_length` alone, and nothing is asked of the
-        device: one step for each of them can be captured as a CUDA graph.
+        `kv_length` is a number the host knows, above every position: only that many keys are read. Keys
+        beyond a token's own position belong to padding; they are masked. Shapes depend on B, S and
+        `kv_length` alone, and nothing is asked of the device: one step for each of them can be captured
+        as a CUDA graph.
         """
         B, S = tokens.shape
         H, D = self.config.n_head, self.config.n_embd // self.config.n_head
@@ -182,10 +188,11 @@ class GPT(nn.Module):
 
 
 class ScalarModel(nn.Module):
-    """A GPT that says one number per token instead of logits: the critic of PPO, or a learned judge of solutions.
+    """A GPT that says one number per token instead of logits: the critic of PPO, or a learned judge of
+    solutions.
 
-    It starts as a copy of `backbone`, a GPT, whose knowledge of the task it keeps; the head starts at zero, so that its first
-    opinion is 0 everywhere and not noise.
+    It starts as a copy of `backbone`, a GPT, whose knowledge of the task it keeps; the head starts at
+    zero, so that its first opinion is 0 everywhere and not noise.
     """
 
     def __init__(self, backbone):
@@ -209,10 +216,11 @@ class ScalarModel(nn.Module):
 # --------------------------------------------------------------------------------------------------------- optimizer
 
 def orthogonal(X, steps=5):
-    """Nearly the nearest orthogonal matrix: all singular values go towards 1. X (n, rows, columns) -> the same shape.
+    """Nearly the nearest orthogonal matrix: all singular values go towards 1. X (n, rows, columns) ->
+    the same shape.
 
-    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X, with the coefficients of Jordan et al. 2024, which are quick and leave the
-    singular values between 0.7 and 1.2.
+    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X, with the coefficients of Jordan et al. 2024,
+    which are quick and leave the singular values between 0.7 and 1.2.
 
     >>> X = orthogonal(torch.tensor([[[3.0, 0.0], [0.0, -0.1]]]))
     >>> bool((X.abs().diagonal(dim1=1, dim2=2) - 1).abs().max() < 0.35)
@@ -229,10 +237,12 @@ def orthogonal(X, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose step is made orthogonal, so that all directions of a matrix are learned equally fast (Jordan et al. 2024).
+    """Momentum whose step is made orthogonal, so that all directions of a matrix are learned equally
+    fast (Jordan et al. 2024).
 
-    As torch.optim.Muon, without weight decay, but in float32: that one multiplies in bfloat16, which a processor without instructions
-    for it does 13 times as slowly (AVX2), and then two thirds of the warm start are spent there. Equal shapes go together.
+    As torch.optim.Muon, without weight decay, but in float32: that one multiplies in bfloat16, which a
+    processor without instructions for it does 13 times as slowly (AVX2), and then two thirds of the
+    warm start are spent there. Equal shapes go together.
     """
 
     def __init__(self, parameters, lr, momentum=0.95):
@@ -260,9 +270,11 @@ class Optimizers:
         self.rates = [o.param_groups[0]["lr"] for o in optimizers]
 
     def step(self, schedule=1.0, max_norm=math.inf):
-        """One step of each, with its learning rate times `schedule` and gradients scaled down to `max_norm`.
+        """One step of each, with its learning rate times `schedule` and gradients scaled down to
+        `max_norm`.
 
-        -> the norm of the gradient before, a float. If it is not finite no weight is touched: one bad batch shall not end a run.
+        -> the norm of the gradient before, a float. If it is not finite no weight is touched: one bad
+        batch shall not end a run.
         """
         parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
@@ -285,7 +297,8 @@ class Optimizers:
 
 
 def make_optimizer(model, lr, muon_lr=0.0, betas=(0.9, 0.95)):
-    """AdamW on everything or, with muon_lr > 0, Muon on the hidden matrices and AdamW on the rest (embedding, norms).
+    """AdamW on everything or, with muon_lr > 0, Muon on the hidden matrices and AdamW on the rest
+    (embedding, norms).
 
     Muon wants a rate of its own, see sft.py. No weight decay.
     """

@@ -1,14 +1,15 @@
 """The one way in which all algorithms here take optimizer steps.
 
-An algorithm turns a batch of samples into a loss. How the gradient of that loss is followed is the same for all:
+An algorithm turns a batch of samples into a loss. How the gradient of that loss is followed is the same
+for all:
 
     epoch         a pass over the batch
     mini-batch    the items that one optimizer step sees; an epoch has --mini-batches of them
     micro-batch   the items of one forward and backward pass: memory and speed only, gradients add up
 
-What a token counts (`weigh`) is computed for a whole mini-batch, before it is cut: micro-batches cannot change the gradient. A
-step whose gradient is not finite is skipped, and counted. An item is a row of the batch, or several rows that must be seen
-together: DPO's chosen and rejected completion.
+What a token counts (`weigh`) is computed for a whole mini-batch, before it is cut: micro-batches cannot
+change the gradient. A step whose gradient is not finite is skipped, and counted. An item is a row of
+the batch, or several rows that must be seen together: DPO's chosen and rejected completion.
 """
 import math
 from collections import defaultdict
@@ -20,10 +21,12 @@ import torch
 
 @dataclass
 class Learner:
-    """A network that learns: `loss(part) -> (loss, stats)`, a scalar whose sum over the micro-batches of a step is followed.
+    """A network that learns: `loss(part) -> (loss, stats)`, a scalar whose sum over the micro-batches
+    of a step is followed.
 
-    stats: diagnostics by name, without gradient. (sum, count) is logged as a mean over all passes, a bare tensor as its maximum.
-    before(part): called for the micro-batches of every later mini-batch of the first epoch, before any step is taken.
+    stats: diagnostics by name, without gradient. (sum, count) is logged as a mean over all passes, a
+    bare tensor as its maximum. before(part): called for the micro-batches of every later mini-batch of
+    the first epoch, before any step is taken.
     """
     optimizer: object
     loss: Callable
@@ -48,7 +51,8 @@ class Part:
 
 
 def micro_batches(mask, size):
-    """Rows of similar length go together, so that little padding is computed: mask (B, T) -> list of (rows (n,), length), n <= size.
+    """Rows of similar length go together, so that little padding is computed: mask (B, T) -> list of
+    (rows (n,), length), n <= size.
 
     >>> mask = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]).bool()
     >>> [(rows.tolist(), length) for rows, length in micro_batches(mask, 2)]
@@ -74,12 +78,14 @@ def split(items, mask, config, weigh, **where):
 def optimize(learners, items, mask, config, weigh=None, generator=None):
     """Take `config.epochs` x `config.mini_batches` optimizer steps -> metrics, a dict of floats.
 
-    learners: list of Learner. items: (N,) row numbers, or (N, k), k rows that share a micro-batch. mask (B, T) bool: the tokens
-    that count. config: has epochs, mini_batches, micro_batch (rows), max_grad_norm. weigh(rows) -> (n, T), where an item is a row.
-    generator: shuffles the items anew for each epoch; None: they stay in order, and so do the micro-batches.
+    learners: list of Learner. items: (N,) row numbers, or (N, k), k rows that share a micro-batch. mask
+    (B, T) bool: the tokens that count. config: has epochs, mini_batches, micro_batch (rows),
+    max_grad_norm. weigh(rows) -> (n, T), where an item is a row. generator: shuffles the items anew for
+    each epoch; None: they stay in order, and so do the micro-batches.
 
-    metrics: updates, the steps of the learner without a name; skipped, steps of any that were not finite; loss and the stats of
-    each learner, its grad_norm (of the last step, before it was scaled down; not finite if any was).
+    metrics: updates, the steps of the learner without a name; skipped, steps of any that were not
+    finite; loss and the stats of each learner, its grad_norm (of the last step, before it was scaled
+    down; not finite if any was).
     """
     items = items[:, None] if items.ndim == 1 else items
     sums, counts, largest, norms = defaultdict(float), defaultdict(float), {}, {}

@@ -3,8 +3,9 @@
     python plot.py RUN [RUN ...]               curves.png in the first run's folder
     python plot.py --chains RUN [RUN ...]      chains.png there: serial tasks, whether thinking pays
 
-Several runs (seeds) of one setting are drawn as one line each in the same colour. The colours are chosen to be told apart by
-colour-blind readers (Okabe and Ito), and a name stands at the end of its line instead of in a legend.
+Several runs (seeds) of one setting are drawn as one line each in the same colour. The colours are
+chosen to be told apart by colour-blind readers (Okabe and Ito), and a name stands at the end of its
+line instead of in a legend.
 """
 import json
 import pathlib
@@ -22,8 +23,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 
 
 def read(run):
-    """A run folder -> its metrics as a list of dicts, one a step, and its summary ({} if it is not there yet). InputError if
-    there is nothing to draw."""
+    """A run folder -> its metrics as a list of dicts, one a step, and its summary ({} if it is not
+    there yet). InputError if there is nothing to draw."""
     run = pathlib.Path(run)
     metrics, summary = run / "metrics.jsonl", run / "summary.json"
     whole = metrics.read_text().rpartition("\n")[0] if metrics.is_file() else ""  # a run that is alive may be writing its last line
@@ -46,8 +47,8 @@ def line(axis, x, y, name, ends=None, **style):
 
 
 def label(axis, ends, gap=0.06, colours=COLOURS):
-    """Write each name at the end of its curve, moved up where it would cover another one, by `gap` in units of the y axis.
-    -> the height of the highest."""
+    """Write each name at the end of its curve, moved up where it would cover another one, by `gap` in
+    units of the y axis. -> the height of the highest."""
     lowest = -1e9
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):
         lowest = max(y, lowest + gap)
@@ -68,8 +69,9 @@ def panels(first):
 
 
 def curves(*runs, out=None):
-    """The share of right answers beside its baselines, and where it comes from. runs: folders of one setting, drawn together, a
-    line each -> the path of the PNG, curves.png in the first folder unless `out` is given."""
+    """The share of right answers beside its baselines, and where it comes from. runs: folders of one
+    setting, drawn together, a line each -> the path of the PNG, curves.png in the first folder unless
+    `out` is given."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -111,10 +113,11 @@ def curves(*runs, out=None):
 
 
 def law(p, a, c, rounds):
-    """The share of chains after each round of rejection sampling: keep what is right, imitate it, p -> p a / (p a + (1 - p) c).
+    """The share of chains after each round of rejection sampling: keep what is right, imitate it, p ->
+    p a / (p a + (1 - p) c).
 
-    a, c: accuracy with a chain and without, on the problems that are sampled: those of the training split. For a = 1 this is
-    the law of arXiv:2510.11495.
+    a, c: accuracy with a chain and without, on the problems that are sampled: those of the training
+    split. For a = 1 this is the law of arXiv:2510.11495.
 
     >>> [round(share, 3) for share in law(0.25, 1.0, 0.5, 2)]
     [0.25, 0.4, 0.571]
@@ -127,8 +130,9 @@ def law(p, a, c, rounds):
 
 
 def chains(*runs, out):
-    """The share of answers with a chain, step by step, beside what imitation keeps and the law of rejection sampling; and
-    accuracy on training and held-out problems. runs: two settings of a serial task, a column each -> the path of the PNG."""
+    """The share of answers with a chain, step by step, beside what imitation keeps and the law of
+    rejection sampling; and accuracy on training and held-out problems. runs: two settings of a serial
+    task, a column each -> the path of the PNG."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -169,9 +173,10 @@ def chains(*runs, out):
 def lines(panels, out):
     """Any number of panels with curves -> the path of the PNG. What the experiments draw with.
 
-    panels: list of dicts: title, x and y (labels of the axes, with units), curves {name: (xs, ys)} or, with a band around the
-    curve, {name: (xs, ys, lows, highs)}, and perhaps log: the base of a logarithmic x axis. Where two names of a panel begin
-    alike (two variants of one method) the second is dashed.
+    panels: list of dicts: title, x and y (labels of the axes, with units), curves {name: (xs, ys)} or,
+    with a band around the curve, {name: (xs, ys, lows, highs)}, and perhaps log: the base of a
+    logarithmic x axis. Where two names of a panel begin alike (two variants of one method) the second
+    is dashed.
     """
     import matplotlib
     matplotlib.use("Agg")
@@ -219,8 +224,8 @@ def lines(panels, out):
 
 
 def searches(tables):
-    """Accuracy over tokens, one curve a method. tables: list of (title, {name of the method: list of dicts with tokens and
-    accuracy}), a panel each -> panels for `lines`."""
+    """Accuracy over tokens, one curve a method. tables: list of (title, {name of the method: list of
+    dicts with tokens and accuracy}), a panel each -> panels for `lines`."""
     panels = []
     for title, methods in tables:
         methods = {name: sorted(rows, key=lambda row: row["tokens"]) for name, rows in methods.items()}

@@ -1,14 +1,17 @@
-"""PPO with a critic: every token gets its own advantage, from a second network that predicts how things will end.
+"""PPO with a critic: every token gets its own advantage, from a second network that predicts how things
+will end.
 
-The idea. GRPO tells all tokens of a completion the same thing: it was better, or worse, than its neighbours. A critic V learns
-what to expect after each token; a token is good if things look better after it than before. Four models take part:
+The idea. GRPO tells all tokens of a completion the same thing: it was better, or worse, than its
+neighbours. A critic V learns what to expect after each token; a token is good if things look better
+after it than before. Four models take part:
 
     actor      pi       the policy: sampled from, trained                     (the warm start, then its own way)
     critic     V        predicts the reward still to come; trained            (backbone: a copy of the warm start; head: zero)
     reference  pi_ref   the warm start, frozen: the actor shall not run away  (KL in the reward)
     reward model        here a rule (rewards.py) that looks at the finished completion
 
-The equations (PPO, arXiv:1707.06347; GAE, arXiv:1506.02438; for language models InstructGPT, arXiv:2203.02155):
+The equations (PPO, arXiv:1707.06347; GAE, arXiv:1506.02438; for language models InstructGPT,
+arXiv:2203.02155):
 
     r_t     = - beta (log pi_old(a_t|s_t) - log pi_ref(a_t|s_t)) + [t is the last token] R      the KL is in the reward
     delta_t = r_t + gamma V(s_t+1) - V(s_t)                                     V after the last token is 0
@@ -17,8 +20,8 @@ The equations (PPO, arXiv:1707.06347; GAE, arXiv:1506.02438; for language models
     J       = mean over tokens  min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t)
     L_V     = mean over tokens  1/2 max( (V - G_t)^2, (V_old + clip(V - V_old, -eps_V, eps_V) - G_t)^2 )
 
-s_t is the prompt and the completion before token t; a_t is token t. The policy term is that of grpo.py (`policy_loss`), only with
-an advantage of its own for each token.
+s_t is the prompt and the completion before token t; a_t is token t. The policy term is that of grpo.py
+(`policy_loss`), only with an advantage of its own for each token.
 
 The recipe:
   1. sample completions (`collect`); the rule rewards them (train.py);
@@ -26,9 +29,10 @@ The recipe:
   3. advantages and returns by GAE (`gae`), advantages whitened over the batch;
   4. one or several epochs of shuffled mini-batches: one step of the actor and one of the critic for each.
 
-What is simplified: actor and critic share nothing, not even a backbone; the critic starts from the policy, not from a reward model; no
-learning-rate schedule. Running out of tokens is a failure of the task: reward 0 and no value beyond the end (no bootstrap).
-Details that matter in practice: arXiv:2403.17031, "The N+ Implementation Details of RLHF with PPO".
+What is simplified: actor and critic share nothing, not even a backbone; the critic starts from the
+policy, not from a reward model; no learning-rate schedule. Running out of tokens is a failure of the
+task: reward 0 and no value beyond the end (no bootstrap). Details that matter in practice:
+arXiv:2403.17031, "The N+ Implementation Details of RLHF with PPO".
 """
 import copy
 from dataclasses import dataclass
@@ -66,10 +70,12 @@ class PPOConfig(SamplingConfig):
 
 
 def token_rewards(rewards, logprobs, ref_logprobs, mask, beta):
-    """r_t: a price for every step away from the reference, and the task's reward on the last token of the row.
+    """r_t: a price for every step away from the reference, and the task's reward on the last token of
+    the row.
 
-    rewards (B,), logprobs and ref_logprobs (B, T), mask (B, T) bool -> (B, T), 0 outside of the mask. The price is the k1
-    estimate of the KL: in a reward, where a token also pays for those after it, it is right; not in a loss (grpo.kl_estimate).
+    rewards (B,), logprobs and ref_logprobs (B, T), mask (B, T) bool -> (B, T), 0 outside of the mask.
+    The price is the k1 estimate of the KL: in a reward, where a token also pays for those after it, it
+    is right; not in a loss (grpo.kl_estimate).
 
     >>> token_rewards(torch.tensor([1.0]), torch.tensor([[0.0, -1.0, -2.0, 0.0]]), torch.zeros(1, 4),
     ...               torch.tensor([[False, True, True, False]]), beta=0.5).tolist()
@@ -82,10 +88,12 @@ def token_rewards(rewards, logprobs, ref_logprobs, mask, beta):
 
 
 def gae(rewards, values, mask, gamma, lam):
-    """Generalised advantage estimation: rewards, values (B, T), mask (B, T) bool -> advantages, returns (B, T).
+    """Generalised advantage estimation: rewards, values (B, T), mask (B, T) bool -> advantages, returns
+    (B, T).
 
-    The masked tokens of a row are neighbours; behind the last one nothing follows, so its next value is 0. What stands outside
-    of the mask changes nothing, and comes out as 0. Source: arXiv:1506.02438, equation 16.
+    The masked tokens of a row are neighbours; behind the last one nothing follows, so its next value is
+    0. What stands outside of the mask changes nothing, and comes out as 0. Source: arXiv:1506.02438,
+    equation 16.
 
     >>> advantages, returns = gae(torch.tensor([[0., 0., 1.]]), torch.tensor([[9., 0.5, 0.5]]),
     ...                           torch.tensor([[False, True, True]]), gamma=1.0, lam=1.0)
@@ -102,7 +110,8 @@ def gae(rewards, values, mask, gamma, lam):
 
 
 def whiten(x, mask):
-    """Shift and scale the masked entries to mean 0 and variance 1 (population); the others become 0. All equal: all 0.
+    """Shift and scale the masked entries to mean 0 and variance 1 (population); the others become 0.
+    All equal: all 0.
 
     >>> whiten(torch.tensor([[1.0, 3.0, 7.0]]), torch.tensor([[True, True, False]])).tolist()
     [[-1.0, 1.0, 0.0]]
@@ -114,8 +123,9 @@ def whiten(x, mask):
 def value_loss(values, old_values, returns, mask, clip, weights=None):
     """L_V of the equations above -> loss (scalar), share of tokens whose gradient the clip removed.
 
-    All (B, T). The larger of the two errors counts, so the clip only ever holds back a step that has already gone far enough
-    towards its target; clip 0: no clip. `weights` (B, T): how much each token counts; without it, all masked ones the same.
+    All (B, T). The larger of the two errors counts, so the clip only ever holds back a step that has
+    already gone far enough towards its target; clip 0: no clip. `weights` (B, T): how much each token
+    counts; without it, all masked ones the same.
     """
     if weights is None:
         weights = token_weights(mask, "token_mean")
@@ -126,7 +136,8 @@ def value_loss(values, old_values, returns, mask, clip, weights=None):
 
 
 def explained_variance(values, targets, mask):
-    """1 - Var(targets - values) / Var(targets) over the masked tokens: 1 is perfect, 0 no better than a constant. A float.
+    """1 - Var(targets - values) / Var(targets) over the masked tokens: 1 is perfect, 0 no better than a
+    constant. A float.
 
     >>> explained_variance(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[True, True]]))
     1.0

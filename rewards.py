@@ -4,20 +4,23 @@ The idea. A completion looks like
 
     <think>3 + 5 = 8, 8 * 7 = 56, failed ...</think><answer>(3 * 5) + 7</answer>
 
-and a rule reads the answer, never the thinking: the model may reason in whatever way pays. The reward of one completion is
+and a rule reads the answer, never the thinking: the model may reason in whatever way pays. The reward
+of one completion is
 
     R = accuracy_weight * [the answer is right] + format_weight * [the shape is exactly the one above]
 
-with both brackets 0 unless the completion ended by itself: running out of tokens is a failure, not a cut-off episode. That is a
-sparse reward, and what it does not read may rot. `--step-penalty 0.3` is the dense one beside it: it reads the thinking too, and a
-completion with a false step in it (`task.steps_hold`) loses 0.3, whether it ended or not.
+with both brackets 0 unless the completion ended by itself: running out of tokens is a failure, not a
+cut-off episode. That is a sparse reward, and what it does not read may rot. `--step-penalty 0.3` is the
+dense one beside it: it reads the thinking too, and a completion with a false step in it
+(`task.steps_hold`) loses 0.3, whether it ended or not.
 
-A rule is a target that reinforcement learning pushes against for hours, so it must have no hole: every text a model (or a
-person) can produce gets a well-defined reward. Arithmetic is exact (fractions), the parser is our own (no `eval`), its
-input is bounded in length and depth, and it accepts nothing but + - * / ( ) and plain ASCII integers.
+A rule is a target that reinforcement learning pushes against for hours, so it must have no hole: every
+text a model (or a person) can produce gets a well-defined reward. Arithmetic is exact (fractions), the
+parser is our own (no `eval`), its input is bounded in length and depth, and it accepts nothing but + -
+* / ( ) and plain ASCII integers.
 
-What is simplified: rewards are given for whole completions only; rewards for single steps need a learned judge.
-Source: the accuracy and format rewards of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2).
+What is simplified: rewards are given for whole completions only; rewards for single steps need a
+learned judge. Source: the accuracy and format rewards of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2).
 """
 import re
 from dataclasses import dataclass
@@ -81,8 +84,8 @@ def parse_expression(text):
         product = atom     (("*" | "/") atom)*
         atom    = integer | "(" sum ")"
 
-    Raises ValueError on everything else: signs (-3), powers (2 ** 3), floor division, 1_0, 007, digits that are not ASCII,
-    names, division by zero, more than 500 characters, more than 50 open brackets.
+    Raises ValueError on everything else: signs (-3), powers (2 ** 3), floor division, 1_0, 007, digits
+    that are not ASCII, names, division by zero, more than 500 characters, more than 50 open brackets.
 
     >>> parse_expression("(3 * 5) / 7")
     (Fraction(15, 7), [3, 5, 7])
@@ -151,8 +154,9 @@ def evaluate_expression(text):
 def rule_rewards(task, problems, completions, finished, config):
     """Judge a batch of completions.
 
-    problems: list of B Problems; completions: list of B texts without EOS; finished: B booleans, whether EOS was reached.
-    -> rewards (B,) float32, accuracy (B,) float32 of zeros and ones. Both on the CPU.
+    problems: list of B Problems; completions: list of B texts without EOS; finished: B booleans,
+    whether EOS was reached. -> rewards (B,) float32, accuracy (B,) float32 of zeros and ones. Both on
+    the CPU.
     """
     right = [bool(done) and task.verify(p, text) for p, text, done in zip(problems, completions, finished, strict=True)]
     shaped = [bool(done) and has_format(text) for text, done in zip(completions, finished)]

@@ -1,8 +1,8 @@
 """The sampling loop, and the scoring of what was sampled.
 
-A policy gradient needs three things of a language model: completions (`generate`), the log-prob of every sampled token at
-the time it was sampled (stored by `generate`), and the same log-probs with a gradient (`score`). This file is about doing
-that fast without getting it wrong by one.
+A policy gradient needs three things of a language model: completions (`generate`), the log-prob of
+every sampled token at the time it was sampled (stored by `generate`), and the same log-probs with a
+gradient (`score`). This file is about doing that fast without getting it wrong by one.
 
 The loop, in the order of the code:
   1. prefill: all prompts at once, padded on the right; their keys and values go into a cache;
@@ -12,14 +12,16 @@ The loop, in the order of the code:
   5. on a GPU launching a step's hundred kernels would take longer than running them: it is captured once, as a CUDA graph, for
      each (number of rows, number of keys), and replayed for every token.
 
-THE INDEXING RULE. Every per-token tensor is (B, T) and aligned with `tokens`: entry [b, t] describes tokens[b, t], given
-tokens[b, :t]. What a network puts out is about the token *after* its input; only this file turns "after" into "before".
+THE INDEXING RULE. Every per-token tensor is (B, T) and aligned with `tokens`: entry [b, t] describes
+tokens[b, t], given tokens[b, :t]. What a network puts out is about the token *after* its input; only
+this file turns "after" into "before".
 
     tokens    Use  3  ,  5  to make  8  .  <think>  ...  </answer>  EOS  pad  pad
     mask       0   0  0  0     0     0  0     1     ...      1       1    0    0      the policy chose it
     logprobs   0   0  0  0     0     0  0   -0.1    ...    -0.0    -0.2   0    0      log pi(tokens[b, t] | tokens[b, :t])
 
-What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is trained.
+What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is
+trained.
 """
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,11 +78,12 @@ class SamplingConfig:
 
 
 def choose(logits, temperature, generator=None, noise=None):
-    """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,). `noise` (B, V): numbers
-    uniform in [0, 1), if they have been drawn already.
+    """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,).
+    `noise` (B, V): numbers uniform in [0, 1), if they have been drawn already.
 
-    The exponential race: with independent E_v ~ Exp(1), argmax_v p_v / E_v is v with probability p_v. Unlike
-    torch.multinomial it needs no answer from the device. Temperature 0 takes the largest logit, with log-probs at 1.
+    The exponential race: with independent E_v ~ Exp(1), argmax_v p_v / E_v is v with probability p_v.
+    Unlike torch.multinomial it needs no answer from the device. Temperature 0 takes the largest logit,
+    with log-probs at 1.
     """
     logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
     if temperature == 0:
@@ -96,10 +99,11 @@ def choose(logits, temperature, generator=None, noise=None):
 
 @torch.no_grad()
 def generate_plainly(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, generator=None):
-    """Sample one completion for each prompt: what `generate` does, to be read first. -> Rollout, without problems.
+    """Sample one completion for each prompt: what `generate` does, to be read first. -> Rollout,
+    without problems.
 
-    No cache: every token reads everything before it again. No row leaves: it costs until the last one has ended.
-    Arguments as for `generate`; equal tokens to generate(..., evict=False) on a CPU.
+    No cache: every token reads everything before it again. No row leaves: it costs until the last one
+    has ended. Arguments as for `generate`; equal tokens to generate(..., evict=False) on a CPU.
     """
     rows = torch.arange(len(prompts), device=model.device)
     starts = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
@@ -131,11 +135,12 @@ def generate_plainly(model, prompts, max_new_tokens, temperature=1.0, eos=None, 
 # -------------------------------------------------------------------------------------- what was sampled, scored again
 
 def score(model, tokens, temperature=1.0):
-    """The log-prob of every token given those before it, with a gradient, and the entropy of the choice it was made from.
+    """The log-prob of every token given those before it, with a gradient, and the entropy of the choice
+    it was made from.
 
-    tokens (B, T), not changed -> logprobs (B, T), entropies (B, T), float32, in nats; column 0 is 0, because nothing
-    predicts the first token. Divide by the temperature *before* the softmax: sampling did. As there, 0 stands for greedy choices
-    with log-probs at temperature 1.
+    tokens (B, T), not changed -> logprobs (B, T), entropies (B, T), float32, in nats; column 0 is 0,
+    because nothing predicts the first token. Divide by the temperature *before* the softmax: sampling
+    did. As there, 0 stands for greedy choices with log-probs at temperature 1.
     """
     logits = model(tokens[:, :-1]) / (temperature or 1.0)
     logp = torch.log_softmax(logits, dim=-1)  # (B, T-1, V): about the token after, hence aligned with tokens[:, 1:]
@@ -148,7 +153,8 @@ def score(model, tokens, temperature=1.0):
 def values(model, tokens):
     """What a ScalarModel thinks of the state just before each token, with a gradient.
 
-    tokens (B, T) -> values (B, T) float32: entry [b, t] has seen tokens[b, :t] and nothing later; column 0 is 0.
+    tokens (B, T) -> values (B, T) float32: entry [b, t] has seen tokens[b, :t] and nothing later;
+    column 0 is 0.
     """
     after = model(tokens[:, :-1])
     return torch.cat((after.new_zeros(len(tokens), 1), after), dim=1)
@@ -156,8 +162,9 @@ def values(model, tokens):
 
 @torch.no_grad()
 def largest_log_ratio(model, rollout, temperature=1.0, batch=64):
-    """The largest |stored - recomputed| log-prob over a rollout's sampled tokens, a float. Before the first update it must be
-    rounding, below 1e-4 in float32: otherwise what is trained is not what was sampled."""
+    """The largest |stored - recomputed| log-prob over a rollout's sampled tokens, a float. Before the
+    first update it must be rounding, below 1e-4 in float32: otherwise what is trained is not what was
+    sampled."""
     apart = [(score(model, rollout.tokens[rows], temperature)[0] - rollout.logprobs[rows])[rollout.mask[rows]].abs()
              for rows in torch.arange(len(rollout.tokens)).split(batch)]
     return float(torch.cat(apart).max())  # nan if any is: Python's max(worst, nan) would lose it
@@ -166,8 +173,8 @@ def largest_log_ratio(model, rollout, temperature=1.0, batch=64):
 # ---------------------------------------------------------------------------------------------------- the fast sampler
 
 def write(buf, n, logits, temperature, eos, stop, generator=None, noise=None):
-    """Choose the next token of the first n rows, from logits (n, V), and write it at their `positions`; a row that is done stays
-    as it is."""
+    """Choose the next token of the first n rows, from logits (n, V), and write it at their `positions`;
+    a row that is done stays as it is."""
     chosen, logprob = choose(logits, temperature, generator, noise)
     positions, done = buf.positions[:n], buf.done[:n]
     place = buf.rows[:n], positions.clamp(max=buf.length - 1)  # only rows that are done may run beyond the end
@@ -181,8 +188,9 @@ def write(buf, n, logits, temperature, eos, stop, generator=None, noise=None):
 
 
 def advance(model, buf, n, kv_length, *choice):
-    """One step of the first n rows: read the token chosen last, choose the next. This is what becomes a graph: shapes follow from
-    n and `kv_length` alone, every number lies in `buf`, and nothing is asked of the device."""
+    """One step of the first n rows: read the token chosen last, choose the next. This is what becomes a
+    graph: shapes follow from n and `kv_length` alone, every number lies in `buf`, and nothing is asked
+    of the device."""
     logits = model.decode(buf.chosen[:n], buf.positions[:n].clamp(max=buf.length - 1), buf.cache, kv_length)
     buf.positions[:n].add_(1)
     write(buf, n, logits, *choice)
@@ -193,11 +201,12 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
              forbid=None):
     """Sample one completion for each prompt.
 
-    prompts: list of B non-empty lists of token ids, of any lengths; neighbours that are equal are read only once.
-    max_new_tokens: a limit for all rows, or a list of B limits. eos: the token that ends a row (None: nothing does). stop: another
-    token that ends a row, without finishing it: the end of a step. forbid: a token that may not come first. generator:
-    torch.Generator on the model's device. evict=False keeps finished rows in the batch (for measuring only).
-    -> Rollout, without problems. Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
+    prompts: list of B non-empty lists of token ids, of any lengths; neighbours that are equal are read
+    only once. max_new_tokens: a limit for all rows, or a list of B limits. eos: the token that ends a
+    row (None: nothing does). stop: another token that ends a row, without finishing it: the end of a
+    step. forbid: a token that may not come first. generator: torch.Generator on the model's device.
+    evict=False keeps finished rows in the batch (for measuring only). -> Rollout, without problems.
+    Raises ValueError if a prompt is empty or the longest row does not fit into block_size.
     """
     if not prompts or not all(prompts):
         raise ValueError("generate needs at least one prompt, and no prompt may be empty")
@@ -286,11 +295,11 @@ def join(rollouts):
 
 @torch.no_grad()
 def last_values(model, beginnings, endings, batch=512):
-    """What a ScalarModel says at the end of each row, where many rows begin alike: like `model(tokens)` at the last tokens,
-    cheaper.
+    """What a ScalarModel says at the end of each row, where many rows begin alike: like `model(tokens)`
+    at the last tokens, cheaper.
 
-    beginnings, endings: lists of N non-empty lists of token ids; row i is beginnings[i] + endings[i]. Neighbours with the same
-    beginning share the reading of it. -> (N,) float32.
+    beginnings, endings: lists of N non-empty lists of token ids; row i is beginnings[i] + endings[i].
+    Neighbours with the same beginning share the reading of it. -> (N,) float32.
     """
     backbone, found = model.backbone, []
     for i in range(0, len(beginnings), batch):

@@ -35,8 +35,6 @@ import sys
 import torch
 
 from config import InputError
-from sample import Rollout, score
-from search_context import SearchContext
 from tree import mcts
 
 METHODS = ("greedy", "sample", "best_of_n", "majority_vote", "beam_search", "rebase", "mcts", "budget_forcing")
@@ -265,35 +263,6 @@ def tree_search(context, budget, value, scorer, width=2, root_width=12, c_init=0
 
 
 # ------------------------------------------------------------------------------------ search while training
-
-def expert(model, task, config, generator=None):
-    """Expert iteration: a `collect(problems) -> Rollout` that searches, for an algorithm that imitates what
-    it is given.
-
-    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One
-    solution a problem. These are training problems, so the rule may choose, whatever the task. Tokens that
-    were sampled and not used are in `discarded`.
-    """
-    def collect(problems):
-        context = SearchContext(model, task, problems, config.max_new_tokens, config.temperature, generator,
-                                rollouts=1)
-        if config.expert == "mcts":
-            rows, _ = tree_search(context, config.expert_budget, context.from_rollouts, context.rule)
-        else:
-            rows = best_of_n(context, max(1, config.expert_budget // context.limit), context.rule)
-        longest, device = max(map(len, rows)), model.device
-        tokens = torch.tensor([row + [context.pad] * (longest - len(row)) for row in rows], device=device)  # (B, T)
-        starts = torch.tensor([len(prompt) for prompt in context.prompts], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        position = torch.arange(longest, device=device)
-        mask = (position >= starts[:, None]) & (position < lengths[:, None])
-        with torch.no_grad():
-            logprobs = torch.cat([score(model, part, config.temperature)[0] for part in tokens.split(256)])
-        finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == context.eos
-        return Rollout(tokens, starts, lengths, mask, logprobs.masked_fill(~mask, 0.0), finished, problems,
-                       discarded=sum(context.token_cost) - int(mask.sum()))
-    return collect
-
 
 def main(argv=None):
     """The command: its flags and its table are in a room of their own, which imports this file."""

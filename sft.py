@@ -1,7 +1,8 @@
 """The supervised warm start: imitate demonstrations, token by token.
 
-The idea. Reinforcement learning can only reward what the policy already does now and then. So the model first learns to
-imitate worked examples, which need not be good ones: it learns the language of the task, its arithmetic, and to explore.
+The idea. Reinforcement learning can only reward what the policy already does now and then. So the model
+first learns to imitate worked examples, which need not be good ones: it learns the language of the
+task, its arithmetic, and to explore.
 
     loss = - 1/N  sum over completion tokens  log pi(y_t | x, y_<t)          N: completion tokens in the batch
 
@@ -71,7 +72,8 @@ def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0, max_norm
 
 
 def schedule(done):
-    """The share of the learning rate at a share `done` (0 to 1) of the training: constant, then linearly to zero.
+    """The share of the learning rate at a share `done` (0 to 1) of the training: constant, then
+    linearly to zero.
 
     >>> schedule(0.1), schedule(0.8), schedule(1.0)
     (1.0, 0.5, 0.0)
@@ -82,8 +84,9 @@ def schedule(done):
 def warm_start(model, task, config, seed, progress=iter, seconds=None):
     """Train `model` in place on `config.sft_steps` batches of demonstrations -> list of losses, one a step.
 
-    Everything random comes from `seed`, and from nowhere else. `progress` wraps the range of steps (tqdm). With `seconds` the
-    clock takes the place of `sft_steps`: the same training, for as long as something else took.
+    Everything random comes from `seed`, and from nowhere else. `progress` wraps the range of steps
+    (tqdm). With `seconds` the clock takes the place of `sft_steps`: the same training, for as long as
+    something else took.
     """
     rng, losses, started = random.Random(f"warm start {seed}"), [], time.time()
     optimizer = make_optimizer(model, config.sft_lr, config.sft_muon_lr)

@@ -11,9 +11,9 @@ The recipe:
   3. the loop: draw problems, have samples collected, reward them by rule, let the algorithm update;
   4. measure the test split, after, beside three baselines: random search, the demonstrations themselves, continued SFT.
 
-This file is the loop. What an algorithm is: method.py. The command line, and what is checked before the work begins: plumbing/start.py.
-The folder that a run leaves: plumbing/run.py. Settings that are not given are those of the algorithm's row (grpo.TABLE), then those of
-the task, then the general defaults.
+This file is the loop. What an algorithm is: method.py. The command line, and what is checked before the
+work begins: plumbing/start.py. The folder that a run leaves: plumbing/run.py. Settings that are not
+given are those of the algorithm's row (grpo.TABLE), then those of the task, then the general defaults.
 """
 import json
 import math
@@ -189,8 +189,8 @@ class Watch:
 
 
 def collapse(history, width=5):
-    """Has the policy fallen apart, or never known anything? Lines of metrics, one a step -> list of warnings. Means over `width`
-    steps are compared.
+    """Has the policy fallen apart, or never known anything? Lines of metrics, one a step -> list of
+    warnings. Means over `width` steps are compared.
 
     >>> collapse([{"accuracy": 0.3, "reward": 0.3, "entropy": 0.2}] * 5 + [{"accuracy": 0.0, "reward": 0.0, "entropy": 0.2}] * 5)
     ['the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and lower --lr']

@@ -1,11 +1,13 @@
-"""STaR: learning from one's own right answers; with a teacher's: distillation; with those that search found: expert iteration.
+"""STaR: learning from one's own right answers; with a teacher's: distillation; with those that search
+found: expert iteration.
 
-The idea. Sample, keep what the rule accepts, fine-tune on that, repeat (arXiv:2203.14465; also called rejection sampling).
+The idea. Sample, keep what the rule accepts, fine-tune on that, repeat (arXiv:2203.14465; also called
+rejection sampling).
 
     loss = - 1/N  sum over the tokens of the kept completions  log pi(y_t | x, y_<t)          N: how many these are
 
-In the words of grpo.py: an advantage of 1 for right answers and 0 for wrong ones, no baseline, no clip. What comes out as often as it
-goes in is confirmed, not only what is better than usual.
+In the words of grpo.py: an advantage of 1 for right answers and 0 for wrong ones, no baseline, no clip.
+What comes out as often as it goes in is confirmed, not only what is better than usual.
 
 The recipe:
   1. sample completions: from the policy, from another run (--teacher: distillation), or from a search that spends --expert-budget
@@ -13,18 +15,22 @@ The recipe:
   2. keep the rows that the rule accepts;
   3. imitate them, as the warm start imitates demonstrations.
 
-What is simplified: STaR begins each round anew from the first model and explains its mistakes with a hint; here it goes on from where
-it is, without hints. It imitates at temperature 1 whatever was sampled, at any temperature.
+What is simplified: STaR begins each round anew from the first model and explains its mistakes with a
+hint; here it goes on from where it is, without hints. It imitates at temperature 1 whatever was
+sampled, at any temperature.
 """
 from dataclasses import dataclass
 
+import torch
+
 import checkpoint
-import search
 from config import InputError, setting
 from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
-from sample import SamplingConfig, score
+from sample import Rollout, SamplingConfig, score
+from search import best_of_n, tree_search
+from search_context import SearchContext
 
 
 @dataclass
@@ -49,7 +55,7 @@ class STaR(Method):
         if config.teacher:
             self.behavior = load_teacher(config.teacher, task, policy)
         if config.expert != "none":
-            self.collect = search.expert(self.behavior, task, config, generator)
+            self.collect = expert(self.behavior, task, config, generator)
         self.optimizer = make_optimizer(policy, config.lr)
 
     def update(self, rollout, rewards):
@@ -62,6 +68,35 @@ class STaR(Method):
 
         return {"kept": len(kept)} | optimize([Learner(self.optimizer, loss)], kept, rollout.mask, self.config,
                                               generator=self.generator)
+
+
+def expert(model, task, config, generator=None):
+    """Expert iteration: a `collect(problems) -> Rollout` that searches, for an algorithm that imitates what
+    it is given.
+
+    config: has `expert` ("best_of_n" or "mcts"), `expert_budget`, `temperature`, `max_new_tokens`. One
+    solution a problem. These are training problems, so the rule may choose, whatever the task. Tokens that
+    were sampled and not used are in `discarded`.
+    """
+    def collect(problems):
+        context = SearchContext(model, task, problems, config.max_new_tokens, config.temperature, generator,
+                                rollouts=1)
+        if config.expert == "mcts":
+            rows, _ = tree_search(context, config.expert_budget, context.from_rollouts, context.rule)
+        else:
+            rows = best_of_n(context, max(1, config.expert_budget // context.limit), context.rule)
+        longest, device = max(map(len, rows)), model.device
+        tokens = torch.tensor([row + [context.pad] * (longest - len(row)) for row in rows], device=device)  # (B, T)
+        starts = torch.tensor([len(prompt) for prompt in context.prompts], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        position = torch.arange(longest, device=device)
+        mask = (position >= starts[:, None]) & (position < lengths[:, None])
+        with torch.no_grad():
+            logprobs = torch.cat([score(model, part, config.temperature)[0] for part in tokens.split(256)])
+        finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == context.eos
+        return Rollout(tokens, starts, lengths, mask, logprobs.masked_fill(~mask, 0.0), finished, problems,
+                       discarded=sum(context.token_cost) - int(mask.sum()))
+    return collect
 
 
 def load_teacher(path, task, policy):

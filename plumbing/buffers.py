@@ -1,8 +1,9 @@
 """What the sampling loop reads and writes, kept from call to call, and its decoding step as a CUDA graph.
 
-Launching a step's hundred kernels takes longer than running them. A CUDA graph records them once and launches them together; but its
-shapes are fixed, and it finds its numbers where they lay when it was recorded. So buffers are allocated once and reused, sizes are
-rounded up to a few buckets, and each bucket has its graph. On a CPU the same code runs without any of it.
+Launching a step's hundred kernels takes longer than running them. A CUDA graph records them once and
+launches them together; but its shapes are fixed, and it finds its numbers where they lay when it was
+recorded. So buffers are allocated once and reused, sizes are rounded up to a few buckets, and each
+bucket has its graph. On a CPU the same code runs without any of it.
 """
 import torch
 
@@ -22,10 +23,11 @@ def key_bucket(keys, device, block_size):
 
 
 class Buffers:
-    """All that a step of sampling reads and writes. It is kept between calls: allocating it anew costs more than a short rollout,
-    and a graph looks for its numbers where they lay when it was captured.
+    """All that a step of sampling reads and writes. It is kept between calls: allocating it anew costs
+    more than a short rollout, and a graph looks for its numbers where they lay when it was captured.
 
-    Finished rows are evicted, so `rows[i]` says which row of `tokens` the i-th of the batch is; `chosen[i]` is its last token, at `positions[i]`.
+    Finished rows are evicted, so `rows[i]` says which row of `tokens` the i-th of the batch is;
+    `chosen[i]` is its last token, at `positions[i]`.
     """
 
     def __init__(self, config, batch, length, device, dtype):
@@ -40,8 +42,9 @@ class Buffers:
             self.graphs = {}
 
     def evict(self, live, n, length):
-        """Of the first n rows only `live` (N,) go on. Those that lie behind the first N change places with rows that are done;
-        the others stay where they are: moving all, `length` keys and values of each, would cost as much as a step."""
+        """Of the first n rows only `live` (N,) go on. Those that lie behind the first N change places
+        with rows that are done; the others stay where they are: moving all, `length` keys and values of
+        each, would cost as much as a step."""
         N = len(live)
         behind, free = live[live >= N], self.done[:N].nonzero()[:, 0]
         order = torch.arange(n, device=live.device)
@@ -51,8 +54,9 @@ class Buffers:
         self.cache.copy_rows(behind, free, length)
 
     def replay(self, key, step):
-        """Do `step` as a graph. `key`: all that tells two steps apart and lies in no tensor, and where the weights lie: a graph
-        reads them there, so an update in place is seen. The first time is not captured: it warms up what capturing needs."""
+        """Do `step` as a graph. `key`: all that tells two steps apart and lies in no tensor, and where
+        the weights lie: a graph reads them there, so an update in place is seen. The first time is not
+        captured: it warms up what capturing needs."""
         graph = self.graphs.get(key)
         if key not in self.graphs:
             if len(self.graphs) == 256:

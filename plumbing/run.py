@@ -4,7 +4,8 @@
     checkpoint.pt    everything to go on from    samples.txt     what the model writes, early and late
     summary.json     the test split, before and after
 
-After a kill at any moment the folder holds a checkpoint and a log that is at most ahead of it: `restore` cuts the log back.
+After a kill at any moment the folder holds a checkpoint and a log that is at most ahead of it:
+`restore` cuts the log back.
 """
 import os
 import random

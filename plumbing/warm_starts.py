@@ -40,7 +40,8 @@ def cache_path(runs, task, model, config, seed):
 def cached_warm_start(model, task, config, seed, runs, fresh=False):
     """`warm_start`, once: the next run with the same settings loads what it would have made itself.
 
-    runs: the folder of all runs. fresh=True makes it anew. -> (its folder, the seconds it took when it was made).
+    runs: the folder of all runs. fresh=True makes it anew. -> (its folder, the seconds it took when it
+    was made).
     """
     folder = cache_path(runs, task, model, config, seed)
     if (folder / "checkpoint.pt").exists() and not fresh:

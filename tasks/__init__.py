@@ -1,11 +1,13 @@
 """What a task is, and how to load one by name.
 
-A task draws problems, shows worked examples (good or bad ones: the warm start imitates them) and judges answers. It knows
-nothing about models. One file in this folder is one task; `load("countdown")` finds class `Countdown` in `countdown.py`.
+A task draws problems, shows worked examples (good or bad ones: the warm start imitates them) and judges
+answers. It knows nothing about models. One file in this folder is one task; `load("countdown")` finds
+class `Countdown` in `countdown.py`.
 
-The split. Every problem has a canonical `key` (sorted numbers, target, ...): two ways of writing one problem share it. A
-stable hash of the key decides the split, 70 % train, 10 % val, 20 % test. Nothing is stored, nothing can overlap, and the
-split is the same on every machine, in every process, for every seed.
+The split. Every problem has a canonical `key` (sorted numbers, target, ...): two ways of writing one
+problem share it. A stable hash of the key decides the split, 70 % train, 10 % val, 20 % test. Nothing
+is stored, nothing can overlap, and the split is the same on every machine, in every process, for every
+seed.
 """
 import hashlib
 import importlib
@@ -42,8 +44,8 @@ def split_of(key):
 
 
 class Task:
-    """The contract. A task fills in the attributes, and `draw`, `demonstration`, `verify` and `canonical_answer`; `describe` and
-    `random_search` if it has something to say."""
+    """The contract. A task fills in the attributes, and `draw`, `demonstration`, `verify` and
+    `canonical_answer`; `describe` and `random_search` if it has something to say."""
     Options: type            # a dataclass of settings; no field may be named like one of the run (steps, seed, ...)
     name: str                # as given to `load`, which sets it
     options: Any             # an instance of Options: what `load` was given, checked
@@ -57,7 +59,8 @@ class Task:
     def sample_problem(self, rng, split="train"):
         """Draw from the task's distribution until the key falls into `split`. rng: random.Random.
 
-        Raises ValueError for an unknown split, InputError if the task's settings leave (nearly) no problem in it.
+        Raises ValueError for an unknown split, InputError if the task's settings leave (nearly) no
+        problem in it.
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: train, val or test")

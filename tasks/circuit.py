@@ -5,18 +5,20 @@ A problem, and a demonstration of it that shows its steps:
     Given a0 b1 c1: b or c = d, not d = e, b and e = f.
     <think>b1 or c1 = d1, not d1 = e0, b1 and e0 = f0, </think><answer>0</answer>
 
-Inputs and gates are wires, named in the order of the alphabet; a0 is the wire a with the value 0. The chain is the list of
-gates once more, with a value at each wire. A wire with or without a value is one token, and so is each of "and", "or",
-"not", "=" (with the spaces around it) and ", ". A step is as long as its gate in the problem, so within one problem everything
-that is copied lies equally far back; the value of a wire is found where that wire was last written with one; the value of
-the gate follows from the tokens before it.
+Inputs and gates are wires, named in the order of the alphabet; a0 is the wire a with the value 0. The
+chain is the list of gates once more, with a value at each wire. A wire with or without a value is one
+token, and so is each of "and", "or", "not", "=" (with the spaces around it) and ", ". A step is as long
+as its gate in the problem, so within one problem everything that is copied lies equally far back; the
+value of a wire is found where that wire was last written with one; the value of the gate follows from
+the tokens before it.
 
-Every gate but the first reads the gate before it (and, unless it is `not`, one other wire, each equally likely), so the
-circuit is as deep as it has gates. `and`, `or` and `not` are equally likely.
+Every gate but the first reads the gate before it (and, unless it is `not`, one other wire, each equally
+likely), so the circuit is as deep as it has gates. `and`, `or` and `not` are equally likely.
 
-Evaluating circuits is complete for P: a network of fixed depth cannot do it at once, however wide it is, unless TC0 = P
-(arXiv:2402.12875). That is about the worst circuits. These here are kinder: there are only two answers, and one wire often
-decides a gate alone (0 and ..., 1 or ...), so a guess from the last gates goes a long way.
+Evaluating circuits is complete for P: a network of fixed depth cannot do it at once, however wide it
+is, unless TC0 = P (arXiv:2402.12875). That is about the worst circuits. These here are kinder: there
+are only two answers, and one wire often decides a gate alone (0 and ..., 1 or ...), so a guess from the
+last gates goes a long way.
 """
 from dataclasses import dataclass
 
@@ -52,7 +54,8 @@ class Circuit(SerialTask):
         inputs, gates = self.options.inputs, []
         values = tuple(int(rng.random() * 2) for _ in range(inputs))
         for wire in range(inputs, len(self.wires)):
-            # One operand is the gate before, so that no gate can be left out and the circuit is as deep as it is long.
+            # One operand is the gate before, so that no gate can be left out and the circuit is as deep
+            # as it is long.
             first = wire - 1 if gates else int(rng.random() * wire)
             other = int(rng.random() * (wire - 1))
             other += other >= first

@@ -8,17 +8,18 @@ A problem, and a demonstration of it:
     5 * 3 = 15, 15 + 7 = 22, found
     </think><answer>(5 * 3) + 7</answer>
 
-Thinking is a list of attempts. An attempt takes two of the numbers, replaces them by their result, and goes on until one
-number is left; then it is marked `found` or `failed`. Every number up to 99 is one token, and so are "Use ", " + ", ", ",
-"failed\n" and the like: the demonstration above is 50 tokens.
+Thinking is a list of attempts. An attempt takes two of the numbers, replaces them by their result, and
+goes on until one number is left; then it is marked `found` or `failed`. Every number up to 99 is one
+token, and so are "Use ", " + ", ", ", "failed\n" and the like: the demonstration above is 50 tokens.
 
-Legal steps write the larger number first and stay within the tokens: a result is a whole number from 0 to 99, a division
-leaves no remainder. The judge does not ask for that: any exact arithmetic that uses each number once is accepted, whatever
-was thought before.
+Legal steps write the larger number first and stay within the tokens: a result is a whole number from 0
+to 99, a division leaves no remainder. The judge does not ask for that: any exact arithmetic that uses
+each number once is accepted, whatever was thought before.
 
-The teacher is honest but weak. It makes a few random legal attempts; if none of them hits the target, then with probability
-`expert_share` the last attempt is a planted solution, otherwise one more random one. Its answer is its last attempt, right or
-wrong. So imitation gives at best a lucky guesser that gives up early. The marks and the arithmetic are always true.
+The teacher is honest but weak. It makes a few random legal attempts; if none of them hits the target,
+then with probability `expert_share` the last attempt is a planted solution, otherwise one more random
+one. Its answer is its last attempt, right or wrong. So imitation gives at best a lucky guesser that
+gives up early. The marks and the arithmetic are always true.
 """
 import random
 import re
@@ -72,7 +73,8 @@ def combine(a, operator, b):
 
 @lru_cache(maxsize=1 << 18)
 def steps(numbers):
-    """All legal steps from a sorted tuple of numbers: tuple of (a, operator, b, result, the numbers left: sorted tuple).
+    """All legal steps from a sorted tuple of numbers: tuple of (a, operator, b, result, the numbers
+    left: sorted tuple).
 
     The larger number comes first: a - b and a / b would not be legal otherwise, and b + a is a + b.
 
@@ -125,7 +127,8 @@ def expression(attempt):
     """
     made = {}  # value -> expressions that were made for it and not used yet
     for a, operator, b, value, _ in attempt:
-        # A number that occurs twice may be a given one or a made one; either reading uses every number exactly once.
+        # A number that occurs twice may be a given one or a made one; either reading uses every number
+        # exactly once.
         left = made[a].pop() if made.get(a) else str(a)
         right = made[b].pop() if made.get(b) else str(b)
         made.setdefault(value, []).append(f"({left} {operator} {right})")
@@ -153,7 +156,8 @@ class Countdown(Task):
         frame = 5                         # four tags and EOS
         self.max_prompt_tokens = 2 * n + 3
         self.min_new_tokens = frame + (answer if options.judge == "strict" else 1)  # the hole is short
-        # Room for one attempt more than the teacher ever makes: reinforcement learning may find that they pay.
+        # Room for one attempt more than the teacher ever makes: reinforcement learning may find that
+        # they pay.
         self.max_new_tokens = frame + answer + (attempt * (options.attempts + 1) if options.cot == "on" else 0)
 
     def draw(self, rng):
@@ -214,8 +218,9 @@ class Countdown(Task):
         return value, tuple(sorted(numbers))
 
     def describe(self, problem, completion):
-        """attempts: how many were marked; hits: how many of them follow the rules and truly reach the target;
-        legal: how many follow the rules; correct_marks: how many carry the right mark. With a loose judge, truth: what a strict one says."""
+        """attempts: how many were marked; hits: how many of them follow the rules and truly reach the
+        target; legal: how many follow the rules; correct_marks: how many carry the right mark. With a
+        loose judge, truth: what a strict one says."""
         lines = completion.split("<think>")[-1].split("</think>")[0].split("\n")[:-1]
         ends = [self.check_attempt(problem, line.rpartition(", ")[0]) for line in lines]
         truth = {"truth": float(self.right(problem, completion, "strict"))} if self.options.judge == "loose" else {}
@@ -233,7 +238,8 @@ class Countdown(Task):
         return completion.split("</think>")[0].endswith("found\n")
 
     def still_possible(self, problem, completion):
-        """Can the attempt that a cut-off completion is in still reach the target by legal steps? The truth about a step.
+        """Can the attempt that a cut-off completion is in still reach the target by legal steps? The
+        truth about a step.
 
         >>> task = Countdown(CountdownOptions())
         >>> problem = Problem("Use 3, 5, 7 to make 22.\\n", 22, ("countdown", 3, 5, 7, 22))
@@ -269,11 +275,13 @@ class Countdown(Task):
         return tuple(sorted(left.elements()))
 
     def random_search(self, problems, attempts, seed=0, searches=64):
-        """How often random legal search succeeds if it makes `attempts` attempts on average. No model is involved.
+        """How often random legal search succeeds if it makes `attempts` attempts on average. No model
+        is involved.
 
-        The searcher stops when it has found the target, as the policy does, so a budget of k attempts costs fewer than k on
-        average. With S_j = P(not found within j attempts), a budget of k makes S_0 + ... + S_(k-1) attempts and succeeds with
-        probability 1 - S_k; between two whole budgets both are mixed. `searches` simulated searches a problem.
+        The searcher stops when it has found the target, as the policy does, so a budget of k attempts
+        costs fewer than k on average. With S_j = P(not found within j attempts), a budget of k makes
+        S_0 + ... + S_(k-1) attempts and succeeds with probability 1 - S_k; between two whole budgets
+        both are mixed. `searches` simulated searches a problem.
         """
         rng, longest = random.Random(seed), 2 * int(attempts) + 8
         found_at = Counter()

@@ -5,20 +5,23 @@ A problem, and a demonstration of it that shows its steps:
     Square 5, 3 times mod 983.
     <think>25, 625, 374, </think><answer>374</answer>
 
-Each step is the square of the number before it, modulo p: 25 * 25 = 625, and 625 * 625 = 390625 = 397 * 983 + 374. The next
-one is always a look-up of the previous number, and the model has seen every such look-up: see below. Every number below p is
-one token, and so are "Square ", " times mod ", ", " and ".\\n": the problem is 7 tokens, the demonstration 11.
+Each step is the square of the number before it, modulo p: 25 * 25 = 625, and 625 * 625 = 390625 = 397 *
+983 + 374. The next one is always a look-up of the previous number, and the model has seen every such
+look-up: see below. Every number below p is one token, and so are "Square ", " times mod ", ", " and
+".\\n": the problem is 7 tokens, the demonstration 11.
 
-If the factors of the modulus are not known, nobody knows a shorter way to r^(2^k) than k squarings, one after another:
-time-lock puzzles build on it. A prime as small as ours has shortcuts (2^k mod p - 1 in the exponent), but a network that
-answers at once mostly has to know the answers by heart. With p = 983 there are more of them than it learns in a minute or
-two, and thinking pays. With --p 227 --max-k 6 there are not, and it does not.
+If the factors of the modulus are not known, nobody knows a shorter way to r^(2^k) than k squarings, one
+after another: time-lock puzzles build on it. A prime as small as ours has shortcuts (2^k mod p - 1 in
+the exponent), but a network that answers at once mostly has to know the answers by heart. With p = 983
+there are more of them than it learns in a minute or two, and thinking pays. With --p 227 --max-k 6
+there are not, and it does not.
 
-p = 983 = 2 * 491 + 1, with 491 prime, keeps the chain from collapsing: among the squares mod p, squaring is a permutation.
-Modulo 257 = 2^8 + 1 every number but 0 ends at 1 after eight squarings.
+p = 983 = 2 * 491 + 1, with 491 prime, keeps the chain from collapsing: among the squares mod p,
+squaring is a permutation. Modulo 257 = 2^8 + 1 every number but 0 ends at 1 after eight squarings.
 
-The split is by (p, r, k). The steps are shared among problems, and a held-out problem one of whose steps occurs in no
-training problem is never drawn: what is asked of the model on `val` and `test` is to put known steps together.
+The split is by (p, r, k). The steps are shared among problems, and a held-out problem one of whose
+steps occurs in no training problem is never drawn: what is asked of the model on `val` and `test` is to
+put known steps together.
 """
 from dataclasses import dataclass
 

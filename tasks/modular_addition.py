@@ -5,15 +5,16 @@ A problem, and a demonstration of it that shows its steps:
     Add 5, 3, 6, 2 mod 7.
     <think>5: 5, 3: 1, 6: 0, 2: 2, </think><answer>2</answer>
 
-A step is the next number and, behind it, the sum so far: 5, then 5 + 3 = 8 = 7 + 1, then 1 + 6 = 7 + 0, then 0 + 2 = 2. So
-what is added up lies close together, and no token needs more than one look-up. Every number up to m is one token, and so
-are "Add ", " mod ", ", ", ": " and ".\\n": k numbers make a problem of 2 k + 3 tokens and a demonstration of 4 k + 5. The bare
-sums (`5, 1, 0, 2, `) are learned far more slowly, for each has to find its number in the problem first; and so is a larger
-modulus, for there are m * m sums to know.
+A step is the next number and, behind it, the sum so far: 5, then 5 + 3 = 8 = 7 + 1, then 1 + 6 = 7 + 0,
+then 0 + 2 = 2. So what is added up lies close together, and no token needs more than one look-up. Every
+number up to m is one token, and so are "Add ", " mod ", ", ", ": " and ".\\n": k numbers make a problem
+of 2 k + 3 tokens and a demonstration of 4 k + 5. The bare sums (`5, 1, 0, 2, `) are learned far more
+slowly, for each has to find its number in the problem first; and so is a larger modulus, for there are
+m * m sums to know.
 
-Addition does not have to be serial: the order of the numbers does not matter, and a network of fixed depth can add them all
-up at once (in the terms of arXiv:2402.12875, the problem is in TC0). The key is the sorted numbers: in every order they are
-one problem.
+Addition does not have to be serial: the order of the numbers does not matter, and a network of fixed
+depth can add them all up at once (in the terms of arXiv:2402.12875, the problem is in TC0). The key is
+the sorted numbers: in every order they are one problem.
 """
 import re
 from dataclasses import dataclass

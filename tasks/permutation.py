@@ -5,18 +5,20 @@ A problem, and a demonstration of it that shows its steps:
     Rearrange cabed by 2 5 1 4 3, 4 1 3 5 2.
     <think> 2a 5d 1c 4e 3b, 4e 1a 3c 5b 2d,</think><answer>eacbd</answer>
 
-A permutation of five things is written by its images, in two ways: as a word (`cabed`) and as places (` 2 5 1 4 3`: take
-the 2nd letter of the word, then the 5th, the 1st, the 4th and the 3rd). To rearrange a word by places is to compose the two;
-the words on the way are the partial products.
+A permutation of five things is written by its images, in two ways: as a word (`cabed`) and as places (`
+2 5 1 4 3`: take the 2nd letter of the word, then the 5th, the 1st, the 4th and the 3rd). To rearrange a
+word by places is to compose the two; the words on the way are the partial products.
 
-Every letter, every place (with the space before it) and "," is one token. A step repeats the places and puts behind each the
-letter that it takes, so that no token needs more than one look-up: a place is copied from the problem, always equally far
-back; a letter is the one that stands at this place in the step before. How a step is written decides whether it is learned.
-With the bare words (`adceb, eacbd, `) every letter needs two look-ups, and in the time in which this writing is learned almost
-perfectly, few of those chains come out right.
+Every letter, every place (with the space before it) and "," is one token. A step repeats the places and
+puts behind each the letter that it takes, so that no token needs more than one look-up: a place is
+copied from the problem, always equally far back; a letter is the one that stands at this place in the
+step before. How a step is written decides whether it is learned. With the bare words (`adceb, eacbd, `)
+every letter needs two look-ups, and in the time in which this writing is learned almost perfectly, few
+of those chains come out right.
 
-Composing k permutations of five things is complete for NC1: a network of fixed depth cannot do it at once for every k, unless
-TC0 = NC1 (Barrington 1989; arXiv:2210.10749). It has a fixed number of rounds, and each product waits for the one before.
+Composing k permutations of five things is complete for NC1: a network of fixed depth cannot do it at
+once for every k, unless TC0 = NC1 (Barrington 1989; arXiv:2210.10749). It has a fixed number of rounds,
+and each product waits for the one before.
 """
 import itertools
 from dataclasses import dataclass

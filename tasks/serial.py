@@ -1,9 +1,12 @@
-"""What the four serial tasks share: demonstrations that think only now and then, and a judge that reads the answer alone.
+"""What the four serial tasks share: demonstrations that think only now and then, and a judge that reads
+the answer alone.
 
-A serial task is a computation whose every step needs the result of the one before. A network of fixed depth has no layers
-left for a long one, unless it writes down what it has so far: then each step is a short look-up (arXiv:2402.12875).
+A serial task is a computation whose every step needs the result of the one before. A network of fixed
+depth has no layers left for a long one, unless it writes down what it has so far: then each step is a
+short look-up (arXiv:2402.12875).
 
-A demonstration always gives the true answer. With probability `cot_share` it shows the full chain of steps before it,
+A demonstration always gives the true answer. With probability `cot_share` it shows the full chain of
+steps before it,
 
     <think>25, 625, 374, </think><answer>374</answer>
 
@@ -11,8 +14,9 @@ otherwise none:
 
     <think></think><answer>374</answer>
 
-Imitation keeps this mixture: it thinks as often as the teacher did. Only the reward can tell that thinking pays. The judge
-never looks at the thinking; whether a chain is right is reported (`describe`), not rewarded.
+Imitation keeps this mixture: it thinks as often as the teacher did. Only the reward can tell that
+thinking pays. The judge never looks at the thinking; whether a chain is right is reported (`describe`),
+not rewarded.
 """
 import re
 from dataclasses import dataclass
@@ -61,8 +65,8 @@ class SerialTask(Task):
         return answer if answer in self.answers else None
 
     def describe(self, problem, completion):
-        """chain: whether there is a closed <think> block with something in it; chain_right: whether that is the whole true
-        chain, step by step."""
+        """chain: whether there is a closed <think> block with something in it; chain_right: whether
+        that is the whole true chain, step by step."""
         match = THINKING.search(completion)
         thinking = match[1] if match else ""
         return {"chain": float(bool(thinking.strip())), "chain_right": float(thinking == self.chain(problem))}

@@ -1,7 +1,8 @@
 """The tokenizer: a `tiktoken.Encoding` over a task's own vocabulary. Nothing is downloaded.
 
-Every number, operator, word and tag of a task is one token, so a model of 0.6 million parameters spends nothing on
-spelling. A token may contain spaces (" + ", "Use "): the text stays pleasant to read and no token is spent on a space.
+Every number, operator, word and tag of a task is one token, so a model of 0.6 million parameters spends
+nothing on spelling. A token may contain spaces (" + ", "Use "): the text stays pleasant to read and no
+token is spent on a space.
 
 Three properties of tiktoken have to be handled, because each of them fails silently or badly:
   1. text that the split pattern does not match is dropped without a word, so the pattern ends in a catch-all;
@@ -28,8 +29,8 @@ PAD, EOS = "<|pad|>", "<|eos|>"
 class Tokenizer(tiktoken.Encoding):
     """`encode`, `decode` and `n_vocab` as in tiktoken; ids 0 and 1 are the special tokens `pad` and `eos`.
 
-    Note that decoding forgets where tokens end: the ids of "1" and "2" decode to "12", which encodes to another id.
-    Everything in this project passes ids on and never encodes a sampled text again.
+    Note that decoding forgets where tokens end: the ids of "1" and "2" decode to "12", which encodes to
+    another id. Everything in this project passes ids on and never encodes a sampled text again.
     """
 
     def __init__(self, name, vocabulary):

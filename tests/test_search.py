@@ -11,6 +11,7 @@ import torch
 import search
 import search_context
 import verifier
+from methods import star
 from model import GPT, GPTConfig, ScalarModel
 from plumbing import search_command
 from sample import generate
@@ -453,7 +454,7 @@ def test_the_path_that_is_written_on_is_the_most_visited_and_not_the_likeliest()
 def test_an_expert_pays_for_all_that_it_samples(method, sampled):
     """What is imitated is a small part of what was searched: with the rest not counted, expert iteration would seem to be free."""
     config, task = SimpleNamespace(expert=method, expert_budget=40, temperature=1.0, max_new_tokens=8), Sums()
-    rollout = search.expert(coins(), task, config, seeded())([task.problem(3)] * 4)
+    rollout = star.expert(coins(), task, config, seeded())([task.problem(3)] * 4)
     assert len(rollout.tokens) == 4 and rollout.discarded > 0
     assert rollout.sampled_tokens + rollout.discarded == sum(sampled.tokens.values())
 
