@@ -52,7 +52,7 @@ class GRPOConfig(SamplingConfig):
                             choices=("mean", "leave_one_out"))
     std: bool = setting(True, "divide advantages by the group's standard deviation")
     loss_aggregation: str = setting("sequence_mean", "how token terms are averaged",
-                             choices=("sequence_mean", "token_mean", "constant"))
+                                    choices=("sequence_mean", "token_mean", "constant"))
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this; 1: not at all", low=0.0, high=1.0)
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     beta: float = setting(0.0, "weight of the KL to the warm start in the loss", low=0.0, high=100.0)
@@ -96,8 +96,8 @@ def group_advantages(rewards, group_size, std=True, baseline="mean"):
     divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
 
     baseline "mean" is the mean of the whole group, the sample itself included; without std the expected
-    gradient is then (1 - 1/G) times the true one. "others" leaves the sample out and is unbiased (RLOO,
-    arXiv:2402.14740, equation 8): r_i - mean of the others = G/(G-1) (r_i - mean of all).
+    gradient is then (1 - 1/G) times the true one. "leave_one_out" leaves the sample out and is
+    unbiased (RLOO, arXiv:2402.14740, equation 8): r_i - mean of the others = G/(G-1) (r_i - mean of all).
 
     >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -371,5 +371,5 @@ class GRPO(Method):
 # 2. Replace `torch.minimum` by `torch.maximum` in the loss. test_clip_removes_the_gradient_only_beyond_the_step names the
 #    cells of the table that change: which two gain a gradient, which two lose it? With --epochs 1 the run does not
 #    notice: why? With --epochs 4 it does: what do you see?
-# 3. Train with `--loss-aggregation token_mean` and with `--loss-aggregation sequence_mean`, and plot the mean length of both. Work out from
+# 3. Train with `--loss-aggregation token_mean` and with `sequence_mean`, and plot the mean length of both. Work out from
 #    test_weights_per_token which of the two prefers long wrong answers, and check it against what you see.
