@@ -19,8 +19,9 @@ The recipe:
   3. from every state before a step let the policy go on, K times; reward that as well; subtract (`step_advantages`);
   4. follow the clipped loss of grpo.py.
 
-What is simplified: no KL to the warm start (the authors have a weak one in the loss), and advantages are not whitened. K is 4;
-theirs is 9. States that several samples share, the prompt above all, are valued once. What the rollouts write is only counted (`tokens`), never trained on.
+What is simplified: no KL to the warm start (the authors have a weak one in the loss), and advantages are not whitened. K is 4; theirs
+is 9. States that several samples share, the prompt above all, are valued once. What the rollouts write is counted (`tokens`) and never
+trained on.
 """
 from dataclasses import dataclass
 

@@ -438,7 +438,8 @@ WHOLE = CLIP | {"clip_low": 1.0, "clip_high": 1e6, "ratio": "sequence"}  # witho
 def sequence_slope(ratios, mask, advantage=1.0, **settings):
     """d loss / d log pi of every token of one row whose probabilities have changed by `ratios` -> list."""
     logprobs = torch.tensor([ratios]).log().requires_grad_()
-    loss, _ = policy_loss(logprobs, torch.zeros(1, len(ratios)), torch.tensor([advantage]), torch.tensor([mask]).bool(), **(WHOLE | settings))
+    old, mask = torch.zeros(1, len(ratios)), torch.tensor([mask]).bool()
+    loss, _ = policy_loss(logprobs, old, torch.tensor([advantage]), mask, **(WHOLE | settings))
     loss.backward()
     return logprobs.grad[0].tolist()
 
