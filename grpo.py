@@ -23,7 +23,11 @@ The recipe:
   2. normalise the rewards within each group: advantages (`group_advantages`); a zero-variance group teaches nothing;
   3. recompute the log-probs with a gradient, form the loss (`policy_loss`), step; perhaps several times.
 
-The variants differ from this in a few settings each. TABLE has them all, one row a method.
+The variants differ from this in a few settings each. TABLE has them all, one row a method. Two have an
+equation of their own:
+
+    s_i      = exp(1/|o_i| sum_t log rho_it)     one ratio a completion, in the place of rho_it        gspo, arXiv:2507.18071, eq. 7
+    A_i      = (r_i - mean(r)) / mean(r)         0 if nothing was earned, mean(r) <= 0                 maxrl, arXiv:2602.02710
 
 What is simplified: the reference is the warm start and stays it (DeepSeekMath renews it now and then);
 rewards are for whole completions. Running out of tokens is a failure with reward 0, not an episode that
@@ -51,6 +55,9 @@ class GRPOConfig(SamplingConfig):
     baseline: str = setting("mean", "what is subtracted: the group's mean, or that of the other samples in it",
                             choices=("mean", "leave_one_out"))
     std: bool = setting(True, "divide advantages by the group's standard deviation")
+    per_mean: bool = setting(False, "divide advantages by the group's mean reward (MaxRL)")
+    ratio: str = setting("token", "what is compared with the policy that sampled, and clipped: each token, or whole completions (GSPO)",
+                         choices=("token", "sequence"))
     loss_aggregation: str = setting("sequence_mean", "how token terms are averaged",
                                     choices=("sequence_mean", "token_mean", "constant"))
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this; 1: not at all", low=0.0, high=1.0)
@@ -79,14 +86,19 @@ TABLE = {
     "dr_grpo":   {"baseline": "mean",          "std": False, "loss_aggregation": "constant",      "clip_low": 0.2, "clip_high": 0.2},
     "dapo":      {"baseline": "mean",          "std": True,  "loss_aggregation": "token_mean",    "clip_low": 0.2, "clip_high": 0.28,
                   "dynamic_sampling": True, "overlong": 0.2, "epochs": 2},
+    "gspo":      {"baseline": "mean",          "std": True,  "loss_aggregation": "sequence_mean", "clip_low": 3e-4, "clip_high": 4e-4,
+                  "ratio": "sequence", "mini_batches": 4},
+    "maxrl":     {"baseline": "mean",          "std": False, "loss_aggregation": "constant",      "clip_low": 0.2, "clip_high": 0.2,
+                  "per_mean": True},
 }
 # Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is
 # 0.04); dr_grpo, arXiv:2503.20783; dapo, arXiv:2503.14476 (there with 16 updates per batch; here with
-# 2, because with one a clip does nothing). --top-entropy 0.2 (arXiv:2506.01939) and --entropy-bonus
-# work with every row.
+# 2, because with one a clip does nothing); gspo, arXiv:2507.18071 (4 updates per batch, as there);
+# maxrl, arXiv:2602.02710 (dr_grpo, divided by the mean). --top-entropy 0.2 (arXiv:2506.01939) and
+# --entropy-bonus work with every row.
 
 
-def group_advantages(rewards, group_size, std=True, baseline="mean"):
+def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=False):
     """A_i = (r_i - baseline_i) / std within each group of neighbours.
 
     rewards (B,), B a multiple of group_size, rows of one prompt next to each other -> advantages (B,).
@@ -96,8 +108,12 @@ def group_advantages(rewards, group_size, std=True, baseline="mean"):
     divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
 
     baseline "mean" is the mean of the whole group, the sample itself included; without std the expected
-    gradient is then (1 - 1/G) times the true one. "leave_one_out" leaves the sample out and is
-    unbiased (RLOO, arXiv:2402.14740, equation 8): r_i - mean of the others = G/(G-1) (r_i - mean of all).
+    gradient is then (1 - 1/G) times the true one. "leave_one_out" leaves the sample out and is unbiased
+    (RLOO, arXiv:2402.14740, equation 8): r_i - mean of the others = G/(G-1) (r_i - mean of all).
+
+    per_mean=True divides by the group's mean reward, and gives 0 where that is not above 0 (MaxRL,
+    arXiv:2602.02710). With rewards of 0 and 1 the mean estimates p, the chance to be right: grad p / p
+    = grad log p, so that is what rises, and hard prompts weigh more.
 
     >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -110,6 +126,9 @@ def group_advantages(rewards, group_size, std=True, baseline="mean"):
         advantages = advantages * (group_size / (group_size - 1))
     if std:
         advantages = advantages / groups.std(1, correction=0, keepdim=True)
+    if per_mean:
+        mean = groups.mean(1, keepdim=True)
+        advantages = (advantages / mean).masked_fill(mean <= 0, 0.0)
     agree = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
     return advantages.masked_fill(agree, 0.0).flatten()
 
@@ -220,11 +239,12 @@ def kl_estimate(logprobs, ref_logprobs, estimator):
 
 
 def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high, aggregate, ref_logprobs=None, beta=0.0,
-                kl_estimator="k3", entropies=None, entropy_bonus=0.0, weights=None):
+                kl_estimator="k3", entropies=None, entropy_bonus=0.0, weights=None, ratio="token"):
     """The loss -J of the equations above, for one batch or one micro-batch of it.
 
     logprobs, old_logprobs, ref_logprobs, entropies (B, T); advantages (B,) or (B, T); mask (B, T) bool. `weights` (B, T): the
-    rows of `token_weights` of the whole batch; without it, those of this mask.
+    rows of `token_weights` of the whole batch; without it, those of this mask. ratio: "token", rho_it; "sequence", s_i of the
+    equations above, the same for all tokens of a row: with sequence_mean the objective is then 1/G sum_i min(s_i A_i, clip(s_i) A_i).
     -> loss (scalar), stats: means over the masked tokens of this call, without gradient:
        clip_fraction   share of tokens whose gradient the clip removed
        kl              the chosen estimate of KL(pi || pi_ref), if there is a reference
@@ -234,8 +254,11 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
     if weights is None:
         weights = token_weights(mask, aggregate)
     # masked_fill before exp: padding may hold anything, and inf * 0 would be nan.
-    ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0).exp()  # rho (B, T)
-    free, clipped = ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
+    log_rho = (logprobs - old_logprobs).masked_fill(~mask, 0.0)  # (B, T)
+    if ratio == "sequence":
+        log_rho = (log_rho.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mask)
+    rho = log_rho.exp()
+    free, clipped = rho * advantages, rho.clamp(1 - clip_low, 1 + clip_high) * advantages
     objective = torch.minimum(free, clipped)
     stats = {"clip_fraction": ((clipped < free) & mask).sum() / mask.sum().clamp(min=1)}
     if ref_logprobs is not None:
@@ -305,28 +328,27 @@ class GRPO(Method):
             rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
             if rollout is None:
                 return metrics
-        advantages = group_advantages(rewards, c.group_size, c.std, c.baseline)[:, None].expand(rollout.mask.shape)
+        advantages = group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean)[:, None].expand(rollout.mask.shape)
         if c.top_entropy < 1:
             advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
         # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at
         # all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
         steps = min(c.mini_batches, len(rows))  # an epoch
-        weights = token_weights(rollout.mask, c.loss_aggregation, self.max_length)
+        # The weights of the whole batch. A mini-batch holds a share of 1 / steps of it: times `steps`,
+        # the mean over the mini-batches is the gradient of the batch, whatever rows were left out.
+        weights = token_weights(rollout.mask, c.loss_aggregation, self.max_new_tokens)
         loss, before = actor(self.policy, rollout, advantages, c, reference=self.reference if c.beta else None, beta=c.beta,
-                             aggregate=c.loss_aggregation, kl_estimator=c.kl_estimator, entropy_bonus=c.entropy_bonus)
+                             aggregate=c.loss_aggregation, kl_estimator=c.kl_estimator, entropy_bonus=c.entropy_bonus,
+                             ratio=c.ratio)
         return metrics | optimize([Learner(self.optimizer, loss, before=before)], rows, rollout.mask, c,
-                                  lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)
-
-    @property
-    def max_length(self):
-        return self.config.max_new_tokens or self.task.max_new_tokens
+                                  lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)  # nothing to shuffle into one
 
     def shape(self, rollout, rewards):
         """What is added to the rule's rewards for the length of a completion -> rewards (B,)."""
         c, lengths = self.config, rollout.lengths - rollout.prompt_lengths
         if c.overlong:
-            rewards = rewards + overlong_penalty(lengths, self.max_length, c.overlong)
+            rewards = rewards + overlong_penalty(lengths, self.max_new_tokens, c.overlong)
         if c.length_weight:
             rewards = rewards + c.length_weight * length_reward(lengths, rollout.right(self.task), c.group_size)
         return rewards

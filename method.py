@@ -35,6 +35,11 @@ class Method:
         self.policy, self.task, self.config, self.generator, self.reward = policy, task, config, generator, reward
         self.behavior = policy  # the model that is sampled from
 
+    @property
+    def max_new_tokens(self):
+        """How many tokens a completion may have."""
+        return self.config.max_new_tokens or self.task.max_new_tokens
+
     def collect(self, problems):
         """problems: list -> Rollout, `config.group_size` samples of each, next to each other."""
         return collect(self.behavior, self.task, problems, self.config, self.generator)

@@ -20,6 +20,10 @@ this file turns "after" into "before".
     mask       0   0  0  0     0     0  0     1     ...      1       1    0    0      the policy chose it
     logprobs   0   0  0  0     0     0  0   -0.1    ...    -0.0    -0.2   0    0      log pi(tokens[b, t] | tokens[b, :t])
 
+`stop`, `forbid` and `last_values` serve search alone. Rows are kept in buffers (plumbing/buffers.py):
+`evict` takes finished ones out of the batch, and sizes are rounded up to buckets, of which each has a
+graph.
+
 What is simplified: no top-k, no top-p. The distribution that is sampled from must be the one that is
 trained.
 """
@@ -35,7 +39,7 @@ from plumbing.buffers import buffers_for, key_bucket, row_bucket
 
 @dataclass
 class Rollout:
-    """What was sampled. Row i belongs to prompt i // group_size."""
+    """What was sampled. As it is collected, row i belongs to prompt i // group_size."""
     tokens: torch.Tensor          # (B, T) int64, prompt then completion, padded on the right
     prompt_lengths: torch.Tensor  # (B,) int64
     lengths: torch.Tensor         # (B,) int64: prompt + sampled, EOS included

@@ -11,7 +11,9 @@ The recipe:
   3. the loop: draw problems, have samples collected, reward them by rule, let the algorithm update;
   4. measure the test split, after, beside three baselines: random search, the demonstrations themselves, continued SFT.
 
-This file is the loop. What an algorithm is: method.py. The command line, and what is checked before the
+This file is the loop. Its `run` (plumbing/run.py) holds the pieces: `policy`, `task`, `method` (the
+algorithm; None: the warm start alone), `loop` (the settings of `Config` there), counters, and the files
+of the run's folder. What an algorithm is: method.py. The command line, and what is checked before the
 work begins: plumbing/start.py. The folder that a run leaves: plumbing/run.py. Settings that are not
 given are those of the algorithm's row (grpo.TABLE), then those of the task, then the general defaults.
 """

@@ -79,7 +79,9 @@ def rollout_values(model, task, rows, problems, limits, n, temperature=1.0, gene
 
     rows: list of N lists of token ids, prompt and beginning of a solution; problems: one a row; limits:
     list of N, how many tokens a row may still get (0: it is over, and wrong). -> right (N, n) bool, token
-    cost (int), Rollout of the n completions of each row that had a budget left, and which rows these are.
+    cost (int), Rollout of the n completions of each row that had a budget left, n neighbours a row, and
+    which rows these are. In that rollout the completion begins where the prompt ends, so that the rule
+    reads all of it; its mask covers what was sampled now.
     """
     open_rows = [i for i, limit in enumerate(limits) if limit > 0]
     right = torch.zeros(len(rows), n, dtype=torch.bool)
@@ -176,7 +178,7 @@ class Verifier(Method):
         c = self.config
         rollout = super().collect(problems)
         if c.kind == "prm":
-            limit = c.max_new_tokens or self.task.max_new_tokens
+            limit = self.max_new_tokens
             _, right, rollout.discarded = label_steps(self.policy, self.task, rollout, c.rollouts, limit, c.temperature,
                                                       self.generator)
             self.labels = right.float().mean(1) if c.labels == "soft" else right.any(1).float()

@@ -379,7 +379,7 @@ def test_leaving_the_sample_out_of_its_baseline_by_hand():
     assert not advantages[4:].any()
 
 
-PAPERS = {name: TABLE[name] for name in ("reinforce", "rloo", "grpo", "dr_grpo", "dapo")}  # there may be more: yours
+PAPERS = {name: TABLE[name] for name in ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "maxrl")}  # there may be more: yours
 
 
 def test_each_row_of_the_table_is_a_legal_config():
@@ -394,23 +394,28 @@ def test_each_row_of_the_table_is_a_legal_config():
     ("dr_grpo", "grpo", {"std", "loss_aggregation"}),
     ("dapo", "grpo", {"loss_aggregation", "clip_high", "dynamic_sampling", "overlong"}),
     ("dr_grpo", "reinforce", {"clip_low", "clip_high"}),
+    ("gspo", "grpo", {"ratio", "clip_low", "clip_high"}),
+    ("maxrl", "dr_grpo", {"per_mean"}),
 ])
 def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, differ):
     """How long and how fast each is trained is tuning, and may differ too."""
-    tuning = {"lr", "epochs", "prompts", "group_size"}
+    tuning = {"lr", "epochs", "mini_batches", "prompts", "group_size"}
     one, two = asdict(GRPOConfig(**TABLE[name])), asdict(GRPOConfig(**TABLE[other]))
     assert {setting for setting in one if one[setting] != two[setting]} - tuning == differ
 
 
 def test_the_rows_are_those_of_the_papers():
-    assert [name for name, row in PAPERS.items() if row["std"]] == ["grpo", "dapo"]
+    assert [name for name, row in PAPERS.items() if row["std"]] == ["grpo", "dapo", "gspo"]
     assert [name for name, row in PAPERS.items() if row["baseline"] == "leave_one_out"] == ["rloo"]
     assert {name: row["loss_aggregation"] for name, row in PAPERS.items()} == {
-        "reinforce": "constant", "rloo": "constant", "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean"}
+        "reinforce": "constant", "rloo": "constant", "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean",
+        "gspo": "sequence_mean", "maxrl": "constant"}
+    assert (TABLE["gspo"]["clip_low"], TABLE["gspo"]["clip_high"], TABLE["gspo"]["ratio"]) == (3e-4, 4e-4, "sequence")
     assert (TABLE["dapo"]["clip_low"], TABLE["dapo"]["clip_high"], TABLE["dapo"]["overlong"]) == (0.2, 0.28, 0.2)
 
 
-@pytest.mark.parametrize("name, clips", [("reinforce", False), ("rloo", False), ("grpo", True), ("dr_grpo", True), ("dapo", True)])
+@pytest.mark.parametrize("name, clips", [("reinforce", False), ("rloo", False), ("grpo", True), ("dr_grpo", True), ("dapo", True),
+                                         ("gspo", True), ("maxrl", True)])
 def test_without_a_clip_a_ratio_may_go_anywhere(name, clips):
     """100 times as likely and asked to rise, a hundredth as likely and asked to fall: only with a clip is that enough."""
     row = {side: TABLE[name][side] for side in ("clip_low", "clip_high")}
@@ -423,6 +428,88 @@ def test_two_settings_that_do_not_exist_are_errors():
         kl_estimate(torch.zeros(1), torch.zeros(1), "k4")
     with pytest.raises(InputError, match="--baseline"):
         check(GRPOConfig(baseline="median"))
+
+
+# ---- gspo: one ratio a completion
+
+WHOLE = CLIP | {"clip_low": 1.0, "clip_high": 1e6, "ratio": "sequence"}  # without a clip
+
+
+def sequence_slope(ratios, mask, advantage=1.0, **settings):
+    """d loss / d log pi of every token of one row whose probabilities have changed by `ratios` -> list."""
+    logprobs = torch.tensor([ratios]).log().requires_grad_()
+    old, mask = torch.zeros(1, len(ratios)), torch.tensor([mask]).bool()
+    loss, _ = policy_loss(logprobs, old, torch.tensor([advantage]), mask, **(WHOLE | settings))
+    loss.backward()
+    return logprobs.grad[0].tolist()
+
+
+def test_the_ratio_of_a_sequence_is_the_geometric_mean_of_its_tokens_ratios():
+    """s = sqrt(4 * 1) = 2, and d s / d log pi_t = s / 2 = 1 for both tokens; of its own each would have 4/2 and 1/2."""
+    assert sequence_slope([4.0, 1.0], [1, 1]) == pytest.approx([-1.0, -1.0])
+    assert sequence_slope([4.0, 1.0], [1, 1], ratio="token") == pytest.approx([-2.0, -0.5])
+
+
+def test_only_what_the_policy_chose_is_in_the_ratio_of_a_sequence():
+    """A prompt or padding that is 1000 times as likely now: s is still 2, not in the gradient and not in the mean."""
+    assert sequence_slope([1000.0, 4.0, 1.0, 1000.0], [0, 1, 1, 0]) == pytest.approx([0, -1.0, -1.0, 0])
+
+
+def test_a_sequence_is_clipped_as_a_whole():
+    """4 and 1/4 make s = 1: nothing is clipped, though each token has gone far. 1.001 twice is beyond 1 + 4e-4: both are."""
+    clip = {name: TABLE["gspo"][name] for name in ("clip_low", "clip_high")}
+    assert sequence_slope([4.0, 0.25], [1, 1], **clip) == pytest.approx([-0.5, -0.5])
+    assert sequence_slope([1.001, 1.001], [1, 1], **clip) == [0, 0]
+    assert sequence_slope([1.0003, 1.0003], [1, 1], **clip) == pytest.approx([-0.5, -0.5], abs=1e-3)
+    assert sequence_slope([1.0003, 1.0003], [1, 1], -1.0, **clip) == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert sequence_slope([0.9996, 0.9996], [1, 1], -1.0, **clip) == [0, 0]  # below 1 - 3e-4
+
+
+def test_every_sequence_counts_the_same():
+    """s = 2 and A = 3 for one token, s = 1 and A = -1 for three: the loss is -(6 - 1) / 2, whatever the lengths."""
+    mask = torch.tensor([[1, 0, 0], [1, 1, 1]]).bool()
+    logprobs = torch.tensor([[2.0, 9.0, 9.0], [4.0, 0.5, 0.5]]).log()
+    loss, _ = policy_loss(logprobs, torch.zeros(2, 3), torch.tensor([3.0, -1.0]), mask, **WHOLE)
+    assert float(loss) == pytest.approx(-2.5)
+
+
+def test_the_micro_batch_size_does_not_change_the_gradient_of_sequences():
+    """A rollout that the policy has moved away from, so that no ratio is 1."""
+    rewards, rollout = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0]), eight(tiny_gpt(vocab_size=6))
+    rollout.logprobs += 0.1 * torch.randn(rollout.logprobs.shape, generator=seeded()) * rollout.mask
+    row = {"ratio": "sequence", "clip_low": 1.0, "clip_high": 1e6}
+    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, micro_batch=size, **row)[0] for size in (8, 2, 1)]
+    alone = gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, clip_low=1.0, clip_high=1e6)[0]
+    for gradients in seen[1:]:
+        for a, b in zip(gradients, seen[0]):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+    assert any(not torch.allclose(a, b, rtol=1e-3) for a, b in zip(alone, seen[0]))  # the setting arrives where the loss is made
+
+
+# ---- maxrl: divided by the mean
+
+def test_dividing_by_the_mean_by_hand():
+    """One of four right: mean 1/4, so 3/4 and -1/4 times 4. Two of four: mean 1/2. Three of four: mean 3/4."""
+    rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0])
+    assert group_advantages(rewards, 4, std=False, per_mean=True).tolist() == pytest.approx(
+        [3, -1, -1, -1, 1, 1, -1, -1, 1 / 3, 1 / 3, 1 / 3, -1])
+
+
+def test_a_mean_that_is_not_above_0_gives_advantage_0():
+    """Nothing earned; as much lost as earned; lost on the whole. All right is 0, too: nothing differs."""
+    rewards = torch.tensor([0.0, 0, 1, -1, -1, 0.5, 1, 1])
+    assert torch.equal(group_advantages(rewards, 2, std=False, per_mean=True), torch.zeros(8))
+
+
+@pytest.mark.parametrize("G, factor", [(2, 1.0), (4, 7 / 4)])
+def test_maxrl_goes_from_the_gradient_of_p_towards_that_of_log_p(G, factor):
+    """Two arms of probability p = 1/2, one is right: every group of G is as likely. The mean gradient is
+    ((1 - (1-p)^G) / p - (1-p)^(G-1)) grad p: grad p itself for G = 2, 15/8 - 1/8 times that for G = 4; grad log p would be 2."""
+    arms = torch.cartesian_prod(*[torch.tensor([0, 1])] * G).flatten()
+    model = Bigram(torch.zeros(2, 2))
+    row = TABLE["maxrl"] | {"group_size": G, "max_new_tokens": 1, "micro_batch": 1000}
+    (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), arms.float(), **row)
+    assert (-slope[0]).tolist() == pytest.approx([-factor / 4, factor / 4])  # grad p = p (1 - p)
 
 
 @pytest.mark.parametrize("G", [2, 3])

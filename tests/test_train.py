@@ -233,6 +233,7 @@ def waits(state):
     ("dapo", "", waits),
     ("dpo", "--iterative --mini-batches 2", lambda state: True),
     ("star", "--mini-batches 2", lambda state: True),
+    ("vineppo", "--mini-batches 2", lambda state: True),
 ], ids=lambda x: x if isinstance(x, str) and x and "-" not in x else "")
 def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept, dealt):
     """Trap 25: the critic and its optimizer, a beta that has moved, groups that wait. `kept`: there is something of it to lose.
