@@ -27,7 +27,8 @@ def commands(quick):
     """What is to be run, in order -> list of argument lists."""
     jobs = [] if quick else [job for job in map(main_job, (0, 1, 2)) if job]
     jobs += [[f"experiments/{name}.py", *["--quick"] * quick] for name in NAMES]
-    return jobs if quick else [*jobs, ["plot.py", *(f"runs/countdown-{seed}" for seed in (0, 1, 2))]]
+    pictures = [["docs/main_table.py"], ["plot.py", *(f"runs/countdown-{seed}" for seed in (0, 1, 2)), "--out", "docs/countdown.png"]]
+    return jobs if quick else jobs + pictures
 
 
 if __name__ == "__main__":
