@@ -1,4 +1,4 @@
-"""What an algorithm is, and how one is found by its name.
+"""What an algorithm is.
 
 The interface between the loop in train.py and the algorithms. A method is built on a policy and a task;
 then, again and again,
@@ -10,17 +10,9 @@ then, again and again,
 The loop knows nothing else about it. Everything a method owns beside the policy (a critic, a reference,
 an optimizer, a number that moves) is named in `saved`, so that a run can be stopped at any moment.
 
-One file of the core holds the GRPO family, one PPO, one DPO, one the learned verifiers. A file in
-methods/ is a further algorithm, as a file in tasks/ is a task: `--algo vineppo` is class `VinePPO` in
-methods/vineppo.py.
+How one is found by its name: plumbing/catalogue.py.
 """
-import importlib
-import pathlib
-
-from config import InputError
 from sample import SamplingConfig, collect
-
-FOLDER = pathlib.Path(__file__).parent / "methods"
 
 
 class Method:
@@ -58,33 +50,3 @@ class Method:
                 getattr(self, name).load_state_dict(state[name])
             else:
                 setattr(self, name, state[name])
-
-
-def core():
-    """-> {name: (class, the settings that make it this method)} of the methods in the core."""
-    import dpo, grpo, ppo, verifier  # here, because they import this file
-    return {name: (grpo.GRPO, row) for name, row in grpo.TABLE.items()} | {"ppo": (ppo.PPO, {}), "dpo": (dpo.DPO, {})} | {
-        name: (verifier.Verifier, row) for name, row in verifier.TABLE.items()}
-
-
-def names():
-    """All methods there are, those of the core first."""
-    return [*core(), *sorted(path.stem for path in FOLDER.glob("*.py"))]
-
-
-def find(name):
-    """name -> (class, settings). Files of other methods are not looked at: one that is broken breaks
-    nobody else.
-
-    InputError if there is no such method, or its file has no class of that name (capitals and
-    underscores aside).
-    """
-    if name in core():
-        return core()[name]
-    if name not in names():
-        raise InputError(f"--algo {name}: there is no such algorithm; choose one of {', '.join(('sft', *names()))}")
-    module, wanted = importlib.import_module(f"methods.{name}"), name.replace("_", "").lower()
-    for cls in vars(module).values():
-        if isinstance(cls, type) and cls.__module__ == module.__name__ and cls.__name__.lower() == wanted:
-            return cls, getattr(module, "DEFAULTS", {})
-    raise InputError(f"--algo {name}: methods/{name}.py defines no class {name.title().replace('_', '')} (in any capitals)")

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 import torch
 
 import checkpoint
-import method
 import tasks
 from config import InputError, setting
 from evaluate import fixed_problems, pick_device
 from model import GPT, GPTConfig
+from plumbing import catalogue
 from rewards import rule_rewards
 from sample import SamplingConfig, collect
 from tasks.tokenizer import EOS
@@ -95,7 +95,7 @@ class Run:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(seed)
         if self.algo != "sft":
-            cls, _ = method.find(self.algo)
+            cls, _ = catalogue.find(self.algo)
             self.method = cls(self.policy, self.task, self.configs["algorithm"], self.generator, lambda rollout: self.reward(rollout)[0])
             for name in ("config", "behavior"):
                 if not hasattr(self.method, name):

@@ -9,6 +9,7 @@ import method
 import tasks
 import verifier
 from config import InputError, Parser, add_flags, flag, from_flags
+from plumbing import catalogue
 from plumbing.run import Config, Run
 from plumbing.warm_starts import cached_warm_start, init_from
 from rewards import RewardConfig
@@ -21,7 +22,7 @@ RUNS = pathlib.Path("runs")
 def read_command_line(argv):
     """argv -> (algo, task name, given: dict of values by name, resume: path or None). Exit status 2 on a bad flag."""
     first = Parser(prog="train.py", add_help=False)
-    first.add_argument("--algo", help=f"one of {', '.join(('sft', *method.names()))} (default: grpo)")
+    first.add_argument("--algo", help=f"one of {', '.join(('sft', *catalogue.names()))} (default: grpo)")
     first.add_argument("--task", help=f"one of {', '.join(tasks.names())} (default: countdown)")
     first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
     known, _ = first.parse_known_args(argv)
@@ -52,7 +53,7 @@ def read_config(folder):
     """The config.json of a run folder -> dict. InputError if there is none, or it is not one of ours."""
     try:
         stored = json.loads((folder / "config.json").read_text())
-        if stored["algo"] in ("sft", *method.names()) and stored["task"] in tasks.names():
+        if stored["algo"] in ("sft", *catalogue.names()) and stored["task"] in tasks.names():
             return stored
     except (OSError, ValueError, TypeError, KeyError):
         pass
@@ -61,7 +62,7 @@ def read_config(folder):
 
 def config_classes(algo, task):
     """The dataclasses that a command line is made from. "sft" samples like the others when it is evaluated."""
-    algorithm = grpo.GRPOConfig if algo == "sft" else method.find(algo)[0].Config
+    algorithm = grpo.GRPOConfig if algo == "sft" else catalogue.find(algo)[0].Config
     return {"loop": Config, "algorithm": algorithm, "options": tasks.task_class(task).Options,
             "sft": SFTConfig, "rewards": RewardConfig}
 
@@ -69,7 +70,7 @@ def config_classes(algo, task):
 def check_contract(algo, classes):
     """InputError that names what to mend if the algorithm, or the settings of algorithm and task, break the contract above."""
     if algo != "sft":
-        cls, _ = method.find(algo)
+        cls, _ = catalogue.find(algo)
         if not issubclass(cls, method.Method):
             raise InputError(f"--algo {algo}: class {cls.__name__} must derive from method.Method")
         if cls.update is method.Method.update:
@@ -89,7 +90,7 @@ def check_contract(algo, classes):
 
 def suggested(algo, task):
     """Settings, by name, that take the place of the general defaults for this algorithm and this task."""
-    return tasks.task_class(task).defaults | ({} if algo == "sft" else method.find(algo)[1])
+    return tasks.task_class(task).defaults | ({} if algo == "sft" else catalogue.find(algo)[1])
 
 
 def configure(algo, task, given):

@@ -9,7 +9,7 @@ import method
 import tasks
 import train
 from config import InputError, from_flags, setting
-from plumbing import start
+from plumbing import catalogue, start
 from sample import SamplingConfig
 
 HEAD = '''
@@ -101,8 +101,8 @@ class Fine(grpo.GRPO):
 
 
 def add(monkeypatch, algorithm):
-    core = method.core()
-    monkeypatch.setattr(method, "core", lambda: core | {"mine": (algorithm, {})})
+    core = catalogue.core()
+    monkeypatch.setattr(catalogue, "core", lambda: core | {"mine": (algorithm, {})})
 
 
 class NoUpdate(method.Method):
@@ -163,14 +163,14 @@ def test_a_file_in_methods_is_an_algorithm(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "empty.py").write_text("")
     import methods
-    monkeypatch.setattr(method, "FOLDER", tmp_path)
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    assert {"grpo", "my_first", "broken"} <= set(method.names())
-    cls, row = method.find("my_first")
+    assert {"grpo", "my_first", "broken"} <= set(catalogue.names())
+    cls, row = catalogue.find("my_first")
     assert cls.__name__ == "MyFIRST" and start.configure("my_first", "countdown", {})["loop"].steps == 7
     with pytest.raises(InputError, match="defines no class"):
-        method.find("empty")
+        catalogue.find("empty")
     with pytest.raises(InputError, match="no such algorithm"):
-        method.find("another")
+        catalogue.find("another")
     for name in ("my_first", "broken", "empty"):
         sys.modules.pop(f"methods.{name}", None)

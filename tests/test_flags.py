@@ -18,7 +18,6 @@ import sys
 import pytest
 
 import evaluate
-import method
 import plot
 import search
 import tasks
@@ -26,12 +25,12 @@ import train
 import verifier
 from bench import speed
 from config import InputError, Parser, add_flags, flag, from_flags
-from plumbing import search_command, start
+from plumbing import catalogue, search_command, start
 
 WORDS = {int: ["", "1e3", "1.5", "True", "nan", "1_0", "٣", " 3", "0x10", "--", "9" * 5000],
          float: ["", "nan", "inf", "-inf", "1e999", "True", "1_0", "٣", "1,5", " 3"]}
 RUN_FLAGS = {}  # (class of settings, flag): (the command line that has it, its field)
-for algo, task in [(algo, "countdown") for algo in ("sft", *method.names())] + [("grpo", task) for task in tasks.names()]:
+for algo, task in [(algo, "countdown") for algo in ("sft", *catalogue.names())] + [("grpo", task) for task in tasks.names()]:
     for config_class in start.config_classes(algo, task).values():
         for f in dataclasses.fields(config_class):
             RUN_FLAGS.setdefault((config_class, flag(f.name)), (["--algo", algo, "--task", task], f))

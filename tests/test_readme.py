@@ -13,12 +13,11 @@ import sys
 import pytest
 import torch
 
-import method
 import methods
 import tasks
 import train
 from docs import lines, main_table, notebook
-from plumbing import start
+from plumbing import catalogue, start
 from toys import Bigram, seed, written
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -218,7 +217,7 @@ def test_the_example_is_as_short_as_it_says(with_the_example):
 def running_mean(tmp_path, monkeypatch):
     """The page's own method, as the module that it would be."""
     (tmp_path / "running_mean.py").write_text(example("class RunningMean("))
-    monkeypatch.setattr(method, "FOLDER", tmp_path)
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     yield importlib.import_module("methods.running_mean")
     sys.modules.pop("methods.running_mean", None)

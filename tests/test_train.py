@@ -15,7 +15,6 @@ import torch
 
 import checkpoint
 import grpo
-import method
 import plot
 import sample
 import sft
@@ -24,7 +23,7 @@ import train
 from config import InputError
 from evaluate import fixed_problems
 from plumbing import run as run_room
-from plumbing import start
+from plumbing import catalogue, start
 from plumbing.report import report
 from plumbing.run import Run
 from plumbing import warm_starts
@@ -213,7 +212,7 @@ def dealt(monkeypatch):
     return dealt
 
 
-@pytest.mark.parametrize("algo", method.names())
+@pytest.mark.parametrize("algo", catalogue.names())
 def test_every_algorithm_runs_through_the_loop(runs, algo, dealt):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
     out, more = runs / f"two-steps-{algo}", ["--critic-warmup", "0"] * (algo == "ppo")
@@ -571,8 +570,8 @@ def test_more_than_one_skipped_step_of_an_update_is_counted(runs, monkeypatch):
     class Slips(grpo.GRPO):
         def update(self, rollout, rewards):
             return super().update(rollout, rewards) | {"updates": 1, "skipped": 3, "grad_norm": math.nan}
-    core = method.core()
-    monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Slips, {})})
+    core = catalogue.core()
+    monkeypatch.setattr(catalogue, "core", lambda: core | {"grpo": (Slips, {})})
     train.main([*TINY, "--steps", "2", "--out", str(runs / "slips")])
     assert [line["skipped"] for line in log(runs / "slips")] == [3, 6] and log(runs / "slips")[0]["grad_norm"] is None
 
@@ -669,8 +668,8 @@ def test_what_was_sampled_and_thrown_away_is_counted(runs, monkeypatch):
             rollout = super().collect(problems)
             rollout.discarded = 1000
             return rollout
-    core = method.core()
-    monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Wasteful, {})})
+    core = catalogue.core()
+    monkeypatch.setattr(catalogue, "core", lambda: core | {"grpo": (Wasteful, {})})
     train.main([*TINY, "--steps", "9", "--token-budget", "2000", "--out", str(runs / "wasteful")])
     lines = log(runs / "wasteful")
     assert len(lines) == 2 and lines[-1]["tokens"] == pytest.approx(2000 + sum(line["length"] * 16 for line in lines))
@@ -760,8 +759,8 @@ def test_five_bad_steps_in_a_row_end_a_run_and_four_do_not(runs, monkeypatch):
     class Slips(grpo.GRPO):
         def update(self, rollout, rewards):
             return {"updates": 0, "skipped": int(bad.pop(0))}
-    core = method.core()
-    monkeypatch.setattr(method, "core", lambda: core | {"grpo": (Slips, {})})
+    core = catalogue.core()
+    monkeypatch.setattr(catalogue, "core", lambda: core | {"grpo": (Slips, {})})
     with pytest.raises(InputError, match="up to step 15"):
         train.main([*TINY, "--steps", "20", "--out", str(runs / "bad")])
     assert bad == []
