@@ -37,7 +37,8 @@ def report(folder, plan, get):
         lines.append(f"| {reward} | " + " | ".join(map(spread, cells)) + " |")
     first = [found["sparse", seed]["first"]["legal"] for seed in plan["seeds"]]
     lines.append(f"\nMean over seeds {', '.join(map(str, plan['seeds']))} (lowest to highest), steps {plan['steps'] - 9} to {plan['steps']}. "
-                 f"In the first step, before any update, {sum(first) / len(first):.3f} of the attempts are legal.")
+                 f"In the first step, before any update, {sum(first) / len(first):.3f} of the attempts are legal. "
+                 "What it means: [rewards and their holes](7-rewards.md#sparse-and-dense).")
     steps = list(range(1, plan["steps"] + 1))
     curves = {f"{reward}, seed {seed}": (steps, found[reward, seed]["curve"]) for reward in REWARDS for seed in plan["seeds"]}
     return "\n".join(lines), [{"title": "attempts that follow the rules", "x": "step", "y": "share", "curves": curves}]
