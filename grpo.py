@@ -148,7 +148,7 @@ def overlong_penalty(lengths, max_length, share):
 
 
 def length_reward(lengths, right, group_size):
-    """Kimi's price of length: the shortest completion of a group earns 1/2, the longest -1/2; a wrong
+    """Kimi's length penalty: the shortest completion of a group earns 1/2, the longest -1/2; a wrong
     one earns nothing for being short, and only loses for being long.
 
     lengths (B,): sampled tokens; right (B,) bool -> (B,) float, to be added to the rewards, 0 in groups

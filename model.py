@@ -188,7 +188,7 @@ class GPT(nn.Module):
 
 
 class ScalarModel(nn.Module):
-    """A GPT that says one number per token instead of logits: the critic of PPO, or a learned judge of
+    """A GPT that says one number per token instead of logits: the critic of PPO, or a learned verifier of
     solutions.
 
     It starts as a copy of `backbone`, a GPT, whose knowledge of the task it keeps; the head starts at

@@ -70,11 +70,11 @@ class PPOConfig(SamplingConfig):
 
 
 def token_rewards(rewards, logprobs, ref_logprobs, mask, beta):
-    """r_t: a price for every step away from the reference, and the task's reward on the last token of
+    """r_t: a penalty for every step away from the reference, and the task's reward on the last token of
     the row.
 
     rewards (B,), logprobs and ref_logprobs (B, T), mask (B, T) bool -> (B, T), 0 outside of the mask.
-    The price is the k1 estimate of the KL: in a reward, where a token also pays for those after it, it
+    The penalty is the k1 estimate of the KL: in a reward, where a token also pays for those after it, it
     is right; not in a loss (grpo.kl_estimate).
 
     >>> token_rewards(torch.tensor([1.0]), torch.tensor([[0.0, -1.0, -2.0, 0.0]]), torch.zeros(1, 4),
@@ -206,5 +206,5 @@ class PPO(Method):
 # 2. Let the value of a token see the token itself: drop the shift in `sample.values`. Which tests fail, and why does the loss of
 #    the critic look *better* in the meantime? (test_a_value_has_not_seen_its_token)
 # 3. Move the KL from the reward into the loss, as GRPO has it (`policy_loss` takes ref_logprobs and beta). The advantages lose
-#    their price for leaving the reference: which of the two lets a single token of a right answer pay for all the others?
-#    test_token_rewards pins where the price stands now.
+#    their penalty for leaving the reference: which of the two lets a single token of a right answer pay for all the others?
+#    test_token_rewards pins where the penalty stands now.
