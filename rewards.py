@@ -166,3 +166,36 @@ def rule_rewards(task, problems, completions, finished, config):
         false = [not task.steps_hold(p, text) for p, text in zip(problems, completions)]
         rewards = rewards - config.step_penalty * torch.tensor(false, dtype=torch.float32)
     return rewards, accuracy
+
+
+# ------------------------------------------------------------------------------------------------ what length costs
+
+def overlong_penalty(lengths, max_length, share):
+    """DAPO's soft punishment of length: 0 up to (1 - share) max_length, then falling on a line to -1 at
+    max_length.
+
+    lengths (B,): sampled tokens -> (B,) float, to be added to the rewards. Source: arXiv:2503.14476,
+    equation 13.
+
+    >>> overlong_penalty(torch.tensor([10, 80, 90, 100]), 100, 0.2).tolist()
+    [0.0, 0.0, -0.5, -1.0]
+    """
+    cache = share * max_length
+    return ((max_length - cache - lengths) / cache).clamp(-1.0, 0.0) + 0.0  # + 0.0: no negative zeros
+
+
+def length_reward(lengths, right, group_size):
+    """Kimi's length penalty: the shortest completion of a group earns 1/2, the longest -1/2; a wrong
+    one earns nothing for being short, and only loses for being long.
+
+    lengths (B,): sampled tokens; right (B,) bool -> (B,) float, to be added to the rewards, 0 in groups
+    of one length. Source: arXiv:2501.12599, section 2.3.3: lambda = 0.5 - (len - min)/(max - min), and
+    min(0, lambda) where the answer is wrong.
+
+    >>> length_reward(torch.tensor([10, 20, 15, 10]), torch.tensor([True, True, True, False]), 4).tolist()
+    [0.5, -0.5, 0.0, 0.0]
+    """
+    groups = lengths.view(-1, group_size).float()
+    shortest, longest = groups.amin(1, keepdim=True), groups.amax(1, keepdim=True)
+    reward = (0.5 - (groups - shortest) / (longest - shortest)).masked_fill(longest == shortest, 0.0).flatten()
+    return torch.where(right, reward, reward.clamp(max=0.0))
