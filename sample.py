@@ -85,8 +85,8 @@ def choose(logits, temperature, generator=None, noise=None):
     """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,).
     `noise` (B, V): numbers uniform in [0, 1), if they have been drawn already.
 
-    The exponential race: with independent E_v ~ Exp(1), argmax_v p_v / E_v is v with probability p_v.
-    Unlike torch.multinomial it needs no answer from the device. Temperature 0 takes the largest logit,
+    The Gumbel trick: with independent u_v uniform and g_v = -log(-log u_v), argmax_v log p_v + g_v is v
+    with probability p_v. Unlike torch.multinomial it needs no answer from the device. Temperature 0 takes the largest logit,
     with log-probs at 1.
     """
     logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
@@ -94,8 +94,8 @@ def choose(logits, temperature, generator=None, noise=None):
         tokens = logprobs.argmax(-1)
     else:
         noise = torch.rand(logprobs.shape, generator=generator, device=logits.device) if noise is None else noise
-        race = noise.log().neg_()  # E = -log(uniform)
-        tokens = (logprobs - race.log_()).argmax(-1)
+        gumbel = noise.log().neg_().log_().neg_()
+        tokens = (logprobs + gumbel).argmax(-1)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 

@@ -78,7 +78,7 @@ def check_contract(algo, classes):
         if not (is_dataclass(classes["algorithm"]) and issubclass(classes["algorithm"], SamplingConfig)):
             raise InputError(f"--algo {algo}: Config must be a dataclass that derives from sample.SamplingConfig")
     owner = {}
-    for kind, config_class in classes.items():
+    for config_class in classes.values():
         for f in fields(config_class):
             if not {"help", "low", "high", "choices"} <= f.metadata.keys():
                 raise InputError(f"{config_class.__name__}.{f.name}: declare it with config.setting(default, help, low=, high=)")
@@ -135,7 +135,7 @@ def expected_memory(run):
     c, a = run.policy.config, run.configs["algorithm"]
     weights = sum(p.numel() for p in run.policy.parameters()) * 4 * 5  # weights, gradients, two moments, the reference
     rows, length = a.prompts * a.group_size, c.block_size
-    if getattr(a, "kind", "") == "prm":  # Monte-Carlo rollouts from every step: so many sequences at once
+    if getattr(a, "rollouts", 0) and getattr(a, "kind", "prm") == "prm":  # Monte-Carlo rollouts from every step, so many at once
         rows = max(rows, min(verifier.ROLLOUT_BATCH, rows * length * a.rollouts))
     cache = 2 * c.n_layer * rows * length * c.n_embd * (2 if run.loop.dtype == "bfloat16" else 4)
     scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill

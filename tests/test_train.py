@@ -548,6 +548,8 @@ def test_the_memory_of_monte_carlo_rollouts_is_counted(tmp_path):
         return start.expected_memory(Run(None, algo, task, start.configure(algo, task, given)))
     outcome = expected("--algo", "orm", "--prompts", "16")  # makes none
     assert outcome < expected("--rollouts", "1") <= expected("--rollouts", "16") == expected("--rollouts", "64") < 2 * outcome
+    vine = [expected("--algo", "vineppo", "--group-size", "4", "--rollouts", n) for n in ("1", "64")]
+    assert outcome < vine[0] <= vine[1]  # and those of a method that values its states by them
 
 
 def test_help_says_each_default_once(capsys):
