@@ -20,6 +20,7 @@ Results: docs/stream_of_search.{md,json,png}.
 import ast
 import json
 import random
+import time
 from fractions import Fraction
 
 from cells import main, metrics, spread, train
@@ -35,7 +36,6 @@ BATCH, MICRO, MUON, ADAMW = 32, 8, 0.006, 0.012
 def imitate(folder, plan, seed):
     """The warm start, kept every few hundred steps so that it can go on -> its folder. curve.jsonl: val, now and then.
     Every step draws its demonstrations from a seed of its own."""
-    import torch
     import checkpoint, evaluate, model, sft, tasks
     from plumbing import run, start
     folder, task = folder / f"warm-{seed}", tasks.load("stream_of_search")
@@ -123,7 +123,7 @@ def report(folder, plan, get):
     found = get([(stage, seed, held_out) for stage in ("warm", "grpo") for seed in seeds for held_out in sets])
     most = f"pass@{plan['samples']}"
     names = {"greedy": "greedy", "pass@1": "pass@1", most: most, "random": "random search", "attempts": "attempts",
-             "length": "tokens", "legal": "legal attempts"}
+             "length": "tokens", "legal": "legal"}
     lines = ["| stage | new | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
     for stage, title in (("warm", "warm start"), ("grpo", "GRPO")):
         for held_out in sets:

@@ -18,7 +18,6 @@ there is one. The failed ones end `near` the target, planted like it: every atte
 """
 import hashlib
 import math
-import random
 from dataclasses import dataclass
 from functools import lru_cache
 
