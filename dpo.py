@@ -15,6 +15,11 @@ Its gradient is a policy gradient with one advantage a pair, +a for y_w and -a f
 sigmoid(-margin): large as long as the pair is ranked wrongly, then fading. What is clipped in PPO fades
 here.
 
+Only the difference is trained, so both log-probs may fall. Against that a third term holds on to the
+chosen completion (Iterative RPO, arXiv:2404.19733, equation 2); --nll 0 is the plain DPO of above:
+
+    + nll * - 1/|y_w| log pi(y_w|x)
+
 The recipe:
   1. sample a group of completions for each prompt (`collect`); the rule rewards them (train.py);
   2. pair the best with the worst of each group, the second best with the second worst, as long as their rewards differ (`pairs`);
@@ -45,6 +50,7 @@ class DPOConfig(SamplingConfig):
     iterative: bool = setting(False, "sample the pairs from the current policy, not from the warm start")
     lr: float = setting(1.5e-4, "AdamW's rate", low=0.0, high=1.0)
     beta: float = setting(0.1, "how dear it is to leave the warm start", low=1e-6, high=100.0)
+    nll: float = setting(1.0, "weight of the chosen completion's negative log-likelihood, a mean over its tokens", low=0.0, high=100.0)
     epochs: int = setting(1, "passes over the pairs of a step", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
     micro_batch: int = setting(64, "sequences per forward pass; memory and speed only", low=1, high=65536)
@@ -119,6 +125,7 @@ class DPO(Method):
             # the rejected one down pushes those down too: the chosen log-prob often falls, only less
             # than the rejected one.
             better, worse = (logps - ref_logps).detach().chunk(2)
+            value = value - c.nll * (logps / mask.sum(1)).chunk(2)[0].mean()
             stats = {"margin": margins.detach(), "implicit_accuracy": (margins > 0).float(), "chosen_logp": better,
                      "rejected_logp": worse}
             return value * part.share, {name: (each.sum(), len(each)) for name, each in stats.items()}

@@ -100,8 +100,10 @@ def train(run):
 def step(run):
     """One step of the run -> its line in metrics.jsonl."""
     started, method = time.time(), run.method
+    run.set_rates()                                            # --lr-schedule
     rollout = method.collect(run.draw(method.config.prompts))  # the policy writes
     rewards, accuracy = run.reward(rollout)                    # the rule reads
+    run.remember(rollout.problems, accuracy)                   # --curriculum
     if run.step == 0:
         started += check_log_probs(run, rollout)
     metrics = method.update(rollout, rewards)                  # the policy learns

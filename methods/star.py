@@ -1,5 +1,5 @@
 """STaR: learning from one's own right answers; with a teacher's: distillation; with those that search
-found: expert iteration.
+found: expert iteration. (Distillation of what the student itself writes: distill.py.)
 
 The idea. Sample, keep what the rule accepts, fine-tune on that, repeat (arXiv:2203.14465; also called
 rejection sampling).
@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 import torch
 
-import checkpoint
-from config import InputError, setting
+from config import setting
 from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
+from plumbing.warm_starts import load_teacher
 from sample import Rollout, SamplingConfig, score
 from search import best_of_n, tree_search
 from search_context import SearchContext
@@ -97,18 +97,6 @@ def expert(model, task, config, generator=None):
         return Rollout(tokens, starts, lengths, mask, logprobs.masked_fill(~mask, 0.0), finished, problems,
                        discarded=sum(context.token_cost) - int(mask.sum()))
     return collect
-
-
-def load_teacher(path, task, policy):
-    """The model of another run that has the vocabulary of `task` and room for as many tokens as `policy`, on its device."""
-    teacher, teacher_task, _ = checkpoint.load_run(path, policy.device)
-    if teacher_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
-        raise InputError(f"--teacher {path}: its vocabulary is that of task {teacher_task.name}, not of {task.name}")
-    if teacher.config.block_size < policy.config.block_size:
-        raise InputError(f"--teacher {path}: its context of {teacher.config.block_size} tokens is shorter than this run's "
-                         f"{policy.config.block_size}")
-    teacher.compute_dtype = policy.compute_dtype
-    return teacher.requires_grad_(False)
 
 
 # Exercises
