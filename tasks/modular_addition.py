@@ -29,6 +29,8 @@ from tasks.tokenizer import Tokenizer
 @dataclass
 class ModularAdditionOptions(SerialOptions):
     """task modular_addition"""
+    cot_share: float = setting(0.5, "with --cot mix: the share of demonstrations that show the full chain; with a quarter the bare "
+                                    "answers drown the table of sums", low=0.0, high=1.0)
     m: int = setting(7, "the modulus", low=2, high=9999)
     min_k: int = setting(3, "how many numbers are added, at least", low=2, high=100)
     max_k: int = setting(9, "how many numbers are added, at most", low=2, high=100)
