@@ -1,4 +1,5 @@
-"""GRPO and its variants: reinforcement learning from a rule, with the group of samples as its own baseline.
+"""GRPO and its variants: reinforcement learning from a rule, with the group of samples as its own
+baseline.
 
 The idea. Sample G completions o_1 ... o_G of one prompt and let the rule reward them, r_1 ... r_G.
 Those above the group's mean become more likely, those below less likely. The mean is the baseline: a
@@ -33,9 +34,9 @@ equation of their own; sg[.] is a number that no gradient flows through:
     A_i      = (r_i - mean(r)) / std of these over the batch                                           reinforce_pp, arXiv:2501.03262
 
 What is simplified: rewards are for whole completions. Running out of tokens is a failure with reward 0,
-not an episode that goes on elsewhere. RLOO's authors put a KL into the reward; here no variant has one unless `--beta` asks
-for it. DAPO fills its batch exactly and drops what is left over; here an update takes all groups that
-have come together.
+not an episode that goes on elsewhere. RLOO's authors put a KL into the reward; here no variant has one
+unless `--beta` asks for it. DAPO fills its batch exactly and drops what is left over; here an update
+takes all groups that have come together.
 """
 import copy
 from dataclasses import dataclass

@@ -43,7 +43,8 @@ def main(script, doc, cell, report, full, quick, **variants):
             print("cell", *words, flush=True)
             folder.mkdir(parents=True, exist_ok=True)
             with open(place(words).with_suffix(".log"), "a") as log:
-                subprocess.run([sys.executable, script, *["--quick"] * given.quick, *(f"--{v}" for v in chosen), "--cell", *map(str, words)], check=True,
+                flags = [*["--quick"] * given.quick, *(f"--{variant}" for variant in chosen)]
+                subprocess.run([sys.executable, script, *flags, "--cell", *map(str, words)], check=True,
                                env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
         return json.loads(place(words).read_text())
 

@@ -3,9 +3,9 @@
     python experiments/gradient_variance.py            about 40 minutes on 2 cores; goes on cell by cell where it was stopped
     python experiments/gradient_variance.py --quick    3 minutes, once the warm start is there
 
-The claim: a baseline takes noise away and leaves the mean where it is; the better it knows what is to come, the more. No baseline,
-the group's mean, the mean of the others, a critic (ppo.py, trained with the policy held fixed), and K rollouts from before each reasoning step
-(VinePPO).
+The claim: a baseline takes noise away and leaves the mean where it is; the better it knows what is to
+come, the more. No baseline, the group's mean, the mean of the others, a critic (ppo.py, trained with
+the policy held fixed), and K rollouts from before each reasoning step (VinePPO).
 
 The setting: countdown, a policy that does not move: the warm start, and the same after 20 steps of GRPO; seeds 0, 1 and 2. Many
 batches of 16 problems with 8 samples; each batch gives one gradient for every estimator, of the expected reward (sum over tokens, constant

@@ -3,9 +3,10 @@
     python experiments/overoptimization.py            some hours on 2 cores; goes on cell by cell where it was stopped
     python experiments/overoptimization.py --quick    3 minutes, once the warm start is there: one judge, one remedy
 
-The claim (Gao et al., arXiv:2210.10760): over the distance d = sqrt(KL(pi || pi_start)) the proxy keeps rising while the true reward
-rises, turns and falls; Best-of-N gets further for a given d than reinforcement learning. Remedies: a KL in the loss, an ensemble of
-judges of which the most critical one is believed, judges that are trained anew on what the policy writes now.
+The claim (Gao et al., arXiv:2210.10760): over the distance d = sqrt(KL(pi || pi_start)) the proxy keeps
+rising while the true reward rises, turns and falls; Best-of-N gets further for a given d than
+reinforcement learning. Remedies: a KL in the loss, an ensemble of judges of which the most critical one
+is believed, judges that are trained anew on what the policy writes now.
 
 The setting: countdown, defaults, seeds 0, 1 and 2. Judges of all three kinds (verifier.py), trained before the first step on a few
 thousand samples of the warm start, so that they are mediocre. RL: methods/rm_rl.py. Best-of-N: the same judge chooses among N samples of the

@@ -1,11 +1,11 @@
 """J-BOND: make the policy sample at once what the best of two samples would be, again and again.
 
-The idea. Best-of-N needs N samples for an answer. Its distribution is known in closed form, so it can be
-aimed at: a policy that writes like the best of N in one go. And the best of two of the best of two is the
-best of four: aim at the best of two of an anchor, and let the anchor follow.
+The idea. Best-of-N needs N samples for an answer. Its distribution is known in closed form, so it can
+be aimed at: a policy that writes like the best of N in one go. And the best of two of the best of two
+is the best of four: aim at the best of two of an anchor, and let the anchor follow.
 
-The equations (BOND, arXiv:2407.14622, theorem 1; p_<, p_<=: the chance that a sample of pi_ref scores below y,
-or not above it):
+The equations (BOND, arXiv:2407.14622, theorem 1; p_<, p_<=: the chance that a sample of pi_ref scores
+below y, or not above it):
 
     log pi_N(y) = log pi_ref(y) + (N - 1) log p_<=(y) + log sum_i=1..N (p_<(y) / p_<=(y))^(i-1)
 
@@ -16,9 +16,9 @@ Toward pi_2 of the anchor, from both sides (Jeffreys), y_1 and y_2 being samples
     J          = (1 - beta) log pi(better) + beta R(y) log pi(y)
     anchor    <- (1 - eta) anchor + eta pi
 
-p_<= is not known, and two samples tell little about it; so log p_<=(y) becomes - log 16 if y is worse than both of
-y_1 and y_2, else 0. In the mean that is - log 16 (1 - p_<=)^2, which is right at the median and never far off
-above it.
+p_<= is not known, and two samples tell little about it; so log p_<=(y) becomes - log 16 if y is worse
+than both of y_1 and y_2, else 0. In the mean that is - log 16 (1 - p_<=)^2, which is right at the
+median and never far off above it.
 
 The recipe:
   1. sample completions of the policy (`collect`), and two of the anchor for each problem; reward all;
@@ -102,7 +102,8 @@ class BOND(Method):
         pairs = collect(self.anchor, self.task, rollout.problems[::c.group_size], two, self.generator)
         rollout.discarded += pairs.sampled_tokens
         theirs = self.reward(pairs).to(device).view(-1, 2)
-        best = pairs.select(2 * torch.arange(len(theirs), device=device) + theirs.argmax(1))  # of two that tie the first, which is chance
+        # Of two that tie the first is taken, which is chance.
+        best = pairs.select(2 * torch.arange(len(theirs), device=device) + theirs.argmax(1))
         best.logprobs = self.logprobs(self.policy, best)  # the ratio of the loss begins at 1 for them too
 
         kl = (rollout.logprobs - self.logprobs(self.anchor, rollout)).sum(1)  # (B,)
@@ -112,7 +113,8 @@ class BOND(Method):
         own, other = len(R), len(best.tokens)  # a mean over each kind, where the loss takes one over both
         advantages = torch.cat((backward * c.jeffreys * (own + other) / own,
                                 torch.full((other,), (1 - c.jeffreys) * (own + other) / other, device=device)))
-        return join([rollout, best]), advantages, {"anchor_kl": float(kl.mean()), "worse_than_both": float((rank < 0).float().mean())}
+        worse = float((rank < 0).float().mean())
+        return join([rollout, best]), advantages, {"anchor_kl": float(kl.mean()), "worse_than_both": worse}
 
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
@@ -132,5 +134,5 @@ class BOND(Method):
 #    test_the_forward_half_has_the_exact_gradient and test_the_backward_half_aims_near_it say what each follows.
 # 2. Take four samples of the anchor and the best of four. What must stand in the place of log 16 for the reward to be right at the
 #    median? (quantile_reward; its mean is - log c (1 - p)^4.)
-# 3. Stop the anchor (--anchor-rate 0). Where does the policy end? Compare with --method best_of_n of search.py on the warm start, two
-#    samples a problem, at equal tokens.
+# 3. Stop the anchor (--anchor-rate 0). Where does the policy end? Compare with --method best_of_n of search.py on the warm start,
+#    two samples a problem, at equal tokens.

@@ -1,9 +1,9 @@
 """KL-Cov and Clip-Cov: a policy loses its entropy at few tokens. Hold back those.
 
-The idea. A step of a policy gradient changes the entropy by about minus the covariance, under the policy,
-of a choice's log-prob and its advantage: to reinforce what is likely already, or to push down what is
-unlikely, makes the policy surer. Over a batch nearly all of that comes from very few tokens. GRPO's clip
-does not see them: it looks at how far a token has gone.
+The idea. A step of a policy gradient changes the entropy by about minus the covariance, under the
+policy, of a choice's log-prob and its advantage: to reinforce what is likely already, or to push down
+what is unlikely, makes the policy surer. Over a batch nearly all of that comes from very few tokens.
+GRPO's clip does not see them: it looks at how far a token has gone.
 
 The equations (arXiv:2505.22617, section 4; N: the tokens of the batch):
 
@@ -43,7 +43,8 @@ class CovConfig(GRPOConfig):
 def covariances(advantages, logprobs, mask):
     """c_t of the equations above: (B, T) each, mask bool -> (B, T), 0 outside of the mask.
 
-    >>> covariances(torch.tensor([[1.0, -1.0, 9.0]]), torch.tensor([[-1.0, -3.0, 9.0]]), torch.tensor([[True, True, False]])).tolist()
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> covariances(torch.tensor([[1.0, -1.0, 9.0]]), torch.tensor([[-1.0, -3.0, 9.0]]), mask).tolist()
     [[1.0, 1.0, 0.0]]
     """
     a, logp = advantages - advantages[mask].mean(), logprobs - logprobs[mask].mean()
@@ -86,5 +87,7 @@ class Cov(GRPO):
 # Exercises
 # 1. Print the tokens that `largest` chooses in the first steps and in the last ones. Which words are they, and are their advantages
 #    above or below 0? (test_covariances_by_hand has both kinds.)
-# 2. Draw as many tokens at random as `drawn` does, wherever they lie. Is the entropy of `metrics.jsonl` another one then? Three seeds.
-# 3. Let the penalty be k3 in place of |log pi - log pi_old|. At a ratio of 1 both have no slope: which of them stays small for longer?
+# 2. Draw as many tokens at random as `drawn` does, wherever they lie. Is the entropy of `metrics.jsonl` another one then? Three
+#    seeds.
+# 3. Let the penalty be k3 in place of |log pi - log pi_old|. At a ratio of 1 neither has a slope: which of them stays small for
+#    longer? (test_before_the_policy_has_moved_the_kl_has_no_slope)

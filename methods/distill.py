@@ -1,9 +1,10 @@
-"""On-policy distillation: the student writes, a teacher says of every token how likely it would have been.
+"""On-policy distillation: the student writes, a teacher says of every token how likely it would have
+been.
 
-The idea. To imitate a teacher's texts (star.py --teacher) shows the student the teacher's world: once it
-has made a mistake of its own, it is where the teacher never was. Here the student writes and the teacher
-reads: a grade for every token, in the states that the student gets into, and one forward pass of the
-teacher is all it costs. No rule is asked.
+The idea. To imitate a teacher's texts (star.py --teacher) shows the student the teacher's world: once
+it has made a mistake of its own, it is where the teacher never was. Here the student writes and the
+teacher reads: a grade for every token, in the states that the student gets into, and one forward pass
+of the teacher is all it costs. No rule is asked.
 
 The equations (GKD, arXiv:2306.13649, with its lambda = 1 and the reverse KL; pi_T: the teacher):
 
@@ -17,8 +18,8 @@ small. With --divergence forward the teacher writes and the student imitates eve
 
     loss = - 1/N sum_t log pi(y_t | x, y_<t)                 y from pi_T; grad KL(pi_T || pi) of whole completions, without bias
 
-The reverse KL seeks a mode (say nothing that the teacher would not say), the forward one covers them all
-(be able to say all that the teacher says).
+The reverse KL seeks a mode (say nothing that the teacher would not say), the forward one covers them
+all (be able to say all that the teacher says).
 
 The recipe:
   1. sample completions of the student (`collect`; forward: of the teacher);
@@ -45,7 +46,7 @@ from sample import SamplingConfig, score
 class DistillConfig(SamplingConfig):
     """on-policy distillation"""
     teacher: str = setting("", "run or checkpoint that teaches; there must be one")
-    divergence: str = setting("reverse", "KL(student || teacher) on the student's samples, or KL(teacher || student) on the teacher's",
+    divergence: str = setting("reverse", "KL(student || teacher) on the student's samples, forward: the other way on the teacher's",
                               choices=("reverse", "forward"))
     lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this", low=0.0, high=1.0)

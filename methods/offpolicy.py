@@ -1,9 +1,10 @@
 """A sampler that is not the trainer: other precision, older weights, and what can be done about it.
 
-The idea. In large systems one program samples and another one trains. They disagree: the sampler computes in
-lower precision, and its weights are some updates old, because nobody wants to wait. Then the samples are not
-the policy's, and "on-policy" is a wish. Here both causes can be switched on by themselves, and three ways to
-deal with them. The rest is GRPO: every setting of grpo.py, so every row of its TABLE, can be tried.
+The idea. In large systems one program samples and another one trains. They disagree: the sampler
+computes in lower precision, and its weights are some updates old, because nobody wants to wait. Then
+the samples are not the policy's, and "on-policy" is a wish. Here both causes can be switched on by
+themselves, and three ways to deal with them. The rest is GRPO: every setting of grpo.py, so every row
+of its TABLE, can be tried.
 
 The equations (mu: the sampler; pi_old: the trainer as this batch arrives; pi: as it learns):
 
@@ -11,13 +12,14 @@ The equations (mu: the sampler; pi_old: the trainer as this batch arrives; pi: a
     ratio    rho = pi / mu,      the same J                             PPO's own: what has moved too far already is clipped
     tis      rho = pi / pi_old,  J = min(pi_old / mu, C) min(rho A, clip(rho) A)       truncated importance sampling
 
-With C without bound the first step of tis has the exact gradient, whatever mu is (with --baseline leave_one_out
---no-std), and a variance without bound; C cuts the variance and brings a bias: rare tokens of the sampler
-count too little. Source: arXiv:1802.01561 (V-trace's truncated weights); for language models "Your efficient RL
-framework secretly brings you off-policy RL training", fengyao.notion.site/off-policy-rl, 2025.
+With C without bound the first step of tis has the exact gradient, whatever mu is (with --baseline
+leave_one_out --no-std), and a variance without bound; C cuts the variance and brings a bias: rare
+tokens of the sampler count too little. Source: arXiv:1802.01561 (V-trace's truncated weights); for
+language models "Your efficient RL framework secretly brings you off-policy RL training",
+fengyao.notion.site/off-policy-rl, 2025.
 
-The recipe: that of grpo.py, but a batch waits --stale-steps steps before it is learned from, and the sampler
-computes in --sampler-dtype.
+The recipe: that of grpo.py, but a batch waits --stale-steps steps before it is learned from, and the
+sampler computes in --sampler-dtype.
 
 What is simplified: each weight is that of one token. For whole sequences the product of all weights would be
 right, and mostly 0 or enormous.

@@ -1,10 +1,10 @@
 """PRIME: a reward for every token from a reward model that was only ever told who is right.
 
 The idea. A process reward model needs labels for steps, by people or by Monte Carlo. But let a language
-model pi_phi be trained as a classifier of whole solutions, whose score is beta log(pi_phi / pi_ref): the
-score is a sum over tokens, and what each token adds to it is a reward for that token. Nobody labelled it. So it
-is cheap enough to go on learning while the policy learns, from the same samples, and does not go stale.
-(DPO knows the same quantity, dpo.implicit_rewards.)
+model pi_phi be trained as a classifier of whole solutions, whose score is beta log(pi_phi / pi_ref):
+the score is a sum over tokens, and what each token adds to it is a reward for that token. Nobody
+labelled it. So it is cheap enough to go on learning while the policy learns, from the same samples, and
+does not go stale. (DPO knows the same quantity, dpo.implicit_rewards.)
 
 The equations (arXiv:2502.01456, equations 3 and 5; "From r to Q*", arXiv:2404.12358):
 
@@ -13,8 +13,8 @@ The equations (arXiv:2502.01456, equations 3 and 5; "From r to Q*", arXiv:2404.1
     A_it   = sum_s>=t ( r_is - mean over j != i of (mean_s r_js) )   +   o_i - mean over j != i of o_j
     J      = 1/N sum_t min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t)
 
-Both halves of A are RLOO: the outcome, and the rewards still to come, each less the mean of the siblings.
-As long as pi_phi = pi_ref every r is 0, and this is RLOO.
+Both halves of A are RLOO: the outcome, and the rewards still to come, each less the mean of the
+siblings. As long as pi_phi = pi_ref every r is 0, and this is RLOO.
 
 The recipe:
   1. sample groups (`collect`); the rule says which are right;

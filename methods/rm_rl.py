@@ -1,9 +1,10 @@
-"""Reinforcement learning against a learned reward model: the proxy rises, the truth rises, turns and falls.
+"""Reinforcement learning against a learned reward model: the proxy rises, the truth rises, turns and
+falls.
 
-The idea. Where no rule can judge, a network does (verifier.py). It was trained on samples of the policy as it
-was; the more the policy is bent towards what it likes, the less it has seen anything like it, and the more of
-what it likes are its mistakes (Goodhart). Here the rule is still there, and looks on: both are logged, over the
-distance from the start.
+The idea. Where no rule can judge, a network does (verifier.py). It was trained on samples of the policy
+as it was; the more the policy is bent towards what it likes, the less it has seen anything like it, and
+the more of what it likes are its mistakes (Goodhart). Here the rule is still there, and looks on: both
+are logged, over the distance from the start.
 
 The equations (Gao et al., arXiv:2210.10760; d = sqrt(KL(pi || pi_start)), KL per completion):
 
@@ -69,15 +70,15 @@ class RMRL(GRPO):
             if given.vocabulary != task.tokenizer.vocabulary:
                 raise InputError(f"--judge-run {config.judge_run}: its vocabulary is that of another task than {task.name}")
             if given.backbone.config.block_size < policy.config.block_size:
-                raise InputError(f"--judge-run {config.judge_run}: its context of {given.backbone.config.block_size} tokens is shorter "
-                                 f"than this run's {policy.config.block_size}")
+                raise InputError(f"--judge-run {config.judge_run}: its context is shorter than the {policy.config.block_size} tokens of this run")
             self.kind = given.kind
             self.judges.append(given)
 
     def train_judges(self):
         """New judges, on samples of the policy as it is -> how many tokens these were."""
         c, cost = self.config, 0
-        config = VerifierConfig(kind=c.judge_kind, prompts=c.prompts, temperature=c.temperature, max_new_tokens=c.max_new_tokens, lr=c.judge_lr)
+        config = VerifierConfig(kind=c.judge_kind, prompts=c.prompts, temperature=c.temperature, max_new_tokens=c.max_new_tokens,
+                                lr=c.judge_lr)
         for k in range(len(self.judges)):
             rng = random.Random(int(torch.randint(2**31, (), generator=self.generator, device=self.policy.device)))
             verifier = Verifier(self.policy, self.task, config, self.generator)
@@ -112,8 +113,8 @@ class RMRL(GRPO):
 
 
 # Exercises
-# 1. Train for 200 steps and plot `accuracy` and `proxy` over sqrt(kl_completion). Where does the truth turn? Then --beta 0.05, --judges 4
-#    --ensemble min, --fresh-judge 20: which of them moves the turn, and which only slows the way to it?
+# 1. Train for 200 steps and plot `accuracy` and `proxy` over sqrt(kl_completion). Where does the truth turn? Then --beta 0.05,
+#    --judges 4 --ensemble min, --fresh-judge 20: which of them moves the turn, and which only slows the way to it?
 # 2. Read samples.txt after the turn. What does the judge like? Is it the same thing with another --seed?
 # 3. --judge-kind prm has a chance to be fooled at every step, and takes the worst. Replace the minimum by the product.
 #    test_a_process_judge_says_what_its_worst_step_says fails: what does the policy do about the number of steps?

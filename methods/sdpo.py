@@ -1,10 +1,10 @@
 """SDPO: the policy is its own teacher, once it has seen how a sibling solved the problem.
 
-The idea. Of eight samples one is right. GRPO tells all tokens of the other seven that they were worse. But
-the policy can read: with the right solution before its eyes it would have written other tokens, and where
-it disagrees with itself is where the mistakes are. So the same model, given the right sibling as context,
-scores the sample again, and the sample is distilled towards these scores: credit for every token, without
-a critic and without another model.
+The idea. Of eight samples one is right. GRPO tells all tokens of the other seven that they were worse.
+But the policy can read: with the right solution before its eyes it would have written other tokens, and
+where it disagrees with itself is where the mistakes are. So the same model, given the right sibling as
+context, scores the sample again, and the sample is distilled towards these scores: credit for every
+token, without a critic and without another model.
 
 The equations (arXiv:2601.20802; y+ is a right sample of the same group, never y itself):
 
