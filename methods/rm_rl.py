@@ -1,5 +1,4 @@
-"""Reinforcement learning against a learned reward model: the proxy rises, the truth rises, turns and
-falls.
+"""RL against a learned reward model: the proxy rises and rises; the truth rises, turns and falls.
 
 The idea. Where no rule can judge, a network does (verifier.py). It was trained on samples of the policy
 as it was; the more the policy is bent towards what it likes, the less it has seen anything like it, and
