@@ -19,12 +19,13 @@ The recipe:
   2. each row whose group has another right row gets that as its context (`siblings`); the others teach nothing;
   3. score its tokens behind "prompt, y+, prompt" with the teacher (`teach`), subtract, follow the loss.
 
-What is simplified: the log-prob of the sampled token, where the paper compares the likeliest hundred; no
-words around the solution; no feedback but the solution. And one thing is not simplified but missing: a
-model that has never seen two solutions in a row has not learned to use the first. The paper finds that
-the gain grows with the size of the model. `teacher_right` and `teacher_wrong` in
-metrics.jsonl say whether there is anything to learn from this teacher: its mean A_t on the right rows should
-be above that on the wrong ones.
+What is simplified: the log-prob of the sampled token, where the paper compares the likeliest hundred;
+no words around the solution; no feedback but the solution. And one thing is missing: a model that has
+never seen two solutions in a row has not learned to speak behind the first, let alone to use it. The
+paper finds that the gain grows with the size of the model; here the teacher is a poor one, and to
+follow it ruins the policy within a step or two (docs/methods.md has the numbers; exercise 2 is the
+remedy). `teacher_right` and `teacher_wrong` in metrics.jsonl, the mean A_t on the right rows and on the
+wrong ones, say what a teacher is worth: near 0, and the first above the second.
 """
 import dataclasses
 from dataclasses import dataclass
