@@ -128,7 +128,8 @@ def page(runs, live=None, limit=LIMIT):
     """Runs (list of what `read_run` gives), models for the tab Live or None -> the page, a str, at most `limit` bytes."""
     part = {name: (VIEWER / name).read_text() for name in ("page.html", "page.css", "page.js")}
     if live:
-        part |= {name: (VIEWER / name).read_text() for name in ("live.html", "live.js")}
+        from viewer import weights  # torch is needed for this alone
+        part["live.js"] = weights.code()
     words = {}
     logged = [[(group["step"], to_json(dense(group, words))) for group in run["groups"]] for run in runs]
     frames = [to_json({name: value for name, value in run.items() if name != "groups"}) for run in runs]
@@ -136,25 +137,18 @@ def page(runs, live=None, limit=LIMIT):
     room = limit - sum(len(text.encode()) for text in (frame, *frames, *part.values()))
     shown = [",".join(text for _, text in fit(groups, room // len(runs) - 20)) for groups in logged]
     data = frame + ",".join(f'{rest[:-1]},"groups":[{groups}]}}' for rest, groups in zip(frames, shown)) + "]}"
-    fill = {"STYLE": part["page.css"], "DATA": data, "LIVE": part.get("live.html", ""),
-            "CODE": part.get("live.js", "") + part["page.js"]}
-    return re.sub(r"/\*(STYLE|DATA|LIVE|CODE)\*/", lambda match: fill[match[1]], part["page.html"])
-
-
-def models_of(folder, example):
-    """--live: the weights of a run, and of the warm start that it came from if that is still there, for viewer/live.js."""
-    from viewer.weights import pack  # torch is needed for this alone
-    run = pathlib.Path(folder)
-    warm = json.loads((run / "summary.json").read_text())["warm_start"] if (run / "summary.json").is_file() else ""
-    models = [{"name": "warm start", **pack(warm)}] if warm and (pathlib.Path(warm) / "checkpoint.pt").is_file() else []
-    return {"models": [*models, {"name": f"trained: {run.name}", **pack(run)}], "example": example}
+    fill = {"STYLE": part["page.css"], "DATA": data, "CODE": part.get("live.js", "") + part["page.js"]}
+    return re.sub(r"/\*(STYLE|DATA|CODE)\*/", lambda match: fill[match[1]], part["page.html"])
 
 
 def write_page(folders, out, live=False):
     """Run folders -> the page in the file `out`; its size in bytes. InputError if it cannot be made."""
     runs = [read_run(folder) for folder in folders]
     example = next((group["problem"] for group in runs[0]["groups"]), "")
-    text = page(runs, models_of(folders[0], example) if live else None).encode()
+    if live:
+        from viewer import weights
+        live = weights.live(folders[0], example)
+    text = page(runs, live).encode()
     if len(text) > 5_000_000:
         raise InputError(f"--out {out}: the page would have {len(text) / 1e6:.1f} MB; show fewer runs")
     try:

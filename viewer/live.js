@@ -208,11 +208,10 @@ class Card {
   }
 }
 
-/** Build the view in `root`. models: what weights.py packed, each perhaps with its warm start `before`; example: a first prompt. */
+/** Build the view in `root`. models: what weights.py packed, side by side, all of one task; example: a first prompt. */
 function startLive(root, models, example) {
-  const all = models.flatMap(packed => packed.before ? [{ ...packed, ...packed.before, name: `${packed.name}: ${packed.before.name}` }, packed] : [packed]);
   const settings = { temperature: 1, colour: "surprise", pace: 20 };
-  const cards = all.map((packed, i) => {
+  const cards = models.map((packed, i) => {
     const card = new Card(new Thinker(packed), settings, force);
     card.element.id = `live-${i}`;
     return card;
@@ -234,7 +233,7 @@ function startLive(root, models, example) {
   const colour = make("select", { id: "live-colour", onchange: () => {
     settings.colour = colour.value;
     cards.forEach(card => { card.head = null; card.draw(); });
-  } }, make("option", { value: "surprise" }, "surprise: dark is unlikely"), make("option", { value: "entropy" }, "entropy: dark is undecided"));
+  } }, make("option", { value: "surprise" }, "surprise: strong is unlikely"), make("option", { value: "entropy" }, "entropy: strong is undecided"));
 
   const form = make("form", { class: "live-form", onsubmit: event => { event.preventDefault(); if (ask()) run(cards); } },
     make("label", { for: "live-prompt" }, "Problem"), input,

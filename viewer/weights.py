@@ -1,10 +1,9 @@
-"""A run as a page can hold it: shape, vocabulary, and the weights as float16 in base64. forward.js reads it.
+"""A run as a page can hold it: shape, vocabulary, and the weights as float16 in base64, for forward.js.
 
-    pack("runs/countdown-0") -> {"name", "task", "config", "vocabulary", "tensors", "weights", "examples", ..., "before": {...} or None}
+    live("runs/countdown-0") -> {"models": [the warm start, the trained policy], "example": "Use 3, 5, 7 to make 22.\\n"}
 
-float16 keeps 11 bits of a weight: half the size, and the logits move by less than 1e-2 (bench/page.py measures it). A model of
-0.6 million parameters takes 1.6 MB. `before` is the warm start that the run began from, if its folder is still there, so that
-both can be asked the same question side by side.
+float16 keeps 11 bits of a weight: half the size of float32, and the logits move by less than 1e-2
+(bench/page.py measures it). A model of 0.6 million parameters takes 1.6 MB.
 """
 import base64
 import pathlib
@@ -16,44 +15,57 @@ import checkpoint
 from config import InputError
 from evaluate import fixed_problems
 
-EXAMPLES = 24  # held-out problems to ask without typing
+VIEWER = pathlib.Path(__file__).parent
+EXAMPLES = 24  # held-out problems that can be asked without typing
 
 
 def weights(model):
-    """A GPT -> {"config", "tensors": [[name, count], ...], "weights": base64 of float16, in this order}.
+    """A GPT -> {"config", "tensors": [[name, how many numbers], ...], "weights": base64 of float16, one tensor behind the other}.
 
-    InputError if a weight is too large for float16 (65504)."""
-    state = {name: tensor.detach().cpu().half() for name, tensor in model.state_dict().items()}
+    InputError if a weight cannot be a float16: larger than 65504, or not finite.
+    """
+    state = {name: tensor.cpu().half() for name, tensor in model.state_dict().items()}
     if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise InputError("a weight does not fit into float16 (65504), or is not finite: this run cannot go into a page")
-    flat = torch.cat([tensor.flatten() for tensor in state.values()]).numpy().astype("<f2")
+        raise InputError("a weight is larger than 65504 or not finite: this model cannot go into a page")
+    numbers = torch.cat([tensor.flatten() for tensor in state.values()]).numpy().astype("<f2")
     return {"config": asdict(model.config), "tensors": [[name, tensor.numel()] for name, tensor in state.items()],
-            "weights": base64.b64encode(flat.tobytes()).decode()}
+            "weights": base64.b64encode(numbers.tobytes()).decode()}
 
 
-def warm_start_of(run, model):
-    """The model that a run began from -> GPT, or None: it began from itself, or the folder is gone, or holds another shape."""
+def pack(run):
+    """A run folder or checkpoint file -> dict for JSON: all that forward.js and live.js need of it. Raises InputError."""
+    model, task, config = checkpoint.load_run(run)
+    pieces = [task.tokenizer.decode_single_token_bytes(token).decode() for token in range(task.tokenizer.n_vocab)]
+    return {"name": pathlib.Path(run).name, "task": task.name, **weights(model), "vocabulary": pieces,
+            "max_prompt_tokens": task.max_prompt_tokens, "max_new_tokens": config["max_new_tokens"] or task.max_new_tokens,
+            "examples": [problem.prompt for problem in fixed_problems(task, "test", EXAMPLES)]}
+
+
+def warm_start_of(run):
+    """Where the model lies that a run began from: its folder, or None if it is not there any more."""
     run, content = pathlib.Path(run), checkpoint.load(run)
     place = content.get("state", {}).get("warm_start")
     if not place or content["config"]["algo"] == "sft":
         return None
     folder = run if run.is_dir() else run.parent
-    for found in (pathlib.Path(place), folder.parent / pathlib.Path(place).name):  # where it was, and beside the run
-        try:
-            before, _, _ = checkpoint.load_run(found)
-        except InputError:
-            continue
-        return before if asdict(before.config) | {"block_size": 0} == asdict(model.config) | {"block_size": 0} else None
+    for found in (pathlib.Path(place), folder.parent / pathlib.Path(place).name):  # where it was made; beside the run
+        if (found / "checkpoint.pt").is_file() or found.is_file():
+            return found
     return None
 
 
-def pack(run):
-    """A run folder or checkpoint file -> dict for JSON. Raises InputError."""
-    model, task, config = checkpoint.load_run(run)
-    before, tokenizer = warm_start_of(run, model), task.tokenizer
-    piece = lambda token: tokenizer.decode_single_token_bytes(token).decode()
-    return {"name": pathlib.Path(run).name, "task": task.name, **weights(model),
-            "vocabulary": [piece(token) for token in range(tokenizer.n_vocab)],
-            "max_prompt_tokens": task.max_prompt_tokens, "max_new_tokens": config["max_new_tokens"] or task.max_new_tokens,
-            "examples": [problem.prompt for problem in fixed_problems(task, "test", EXAMPLES)],
-            "before": {"name": "its warm start", **weights(before)} if before else None}
+def live(run, example=""):
+    """A run -> what `startLive` of live.js wants, with the warm start in front of it, and the example or else one of its own."""
+    trained, warm = pack(run), warm_start_of(run)
+    models = [trained]
+    if warm:
+        before = pack(warm)
+        if before["vocabulary"] == trained["vocabulary"]:
+            models = [{**before, "name": "warm start"}, {**trained, "name": f"trained: {trained['name']}"}]
+    return {"models": models, "example": example or trained["examples"][0]}
+
+
+def code():
+    """forward.js and live.js as one piece whose only name is `startLive`: names in it cannot meet those of the page."""
+    text = "\n".join((VIEWER / name).read_text() for name in ("forward.js", "live.js"))
+    return f"const startLive = (() => {{\n{text}\nreturn startLive;\n}})();\n"
