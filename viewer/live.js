@@ -315,6 +315,8 @@ function startLive(root, models, example) {
   }
 }
 
+if (typeof module !== "undefined") module.exports = { verdict };  // node, for the tests
+
 const LIVE_STYLE = `
 .live-form { display: grid; gap: .5rem; max-width: 60rem }
 .live-form input[type=text] { font: 1.05rem ui-monospace, monospace; padding: .5rem; width: 100%; box-sizing: border-box }
