@@ -18,6 +18,7 @@ from sample import SamplingConfig, collect
 class Method:
     """A base for algorithms. `Config`, a dataclass that derives from sample.SamplingConfig, holds their settings."""
     Config = SamplingConfig
+    last_advantages = None  # (B,) or (B, T), if `update` leaves them here: for rollouts.jsonl alone
     saved = ()  # names of attributes that a checkpoint holds: with a state_dict of their own, or JSON values
 
     def __init__(self, policy, task, config, generator=None, reward=None):

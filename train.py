@@ -29,6 +29,7 @@ from tqdm import tqdm
 from config import InputError
 from evaluate import by_chain, evaluate, fixed_problems
 from plumbing.report import duration, report
+from plumbing.rollouts import logged
 from plumbing.run import new_model
 from plumbing.start import start
 from plumbing.warm_starts import init_from
@@ -104,7 +105,8 @@ def step(run):
     rewards, accuracy = run.reward(rollout)                    # the rule reads
     if run.step == 0:
         started += check_log_probs(run, rollout)
-    metrics = method.update(rollout, rewards)                  # the policy learns
+    with logged(run, rollout, rewards, accuracy):              # and rollouts.jsonl keeps some of it
+        metrics = method.update(rollout, rewards)              # the policy learns
     return count(run, rollout, metrics, time.time() - started) | describe(run.task, rollout, rewards, accuracy)
 
 
