@@ -39,7 +39,7 @@ class AskConfig:
     """ask"""
     samples: int = setting(0, f"how many samples; 0: {SAMPLES}, or none beside --greedy or --search", low=0, high=10**4)
     greedy: bool = setting(False, "the likeliest token each time")
-    search: str = setting("", f"one of {', '.join(METHODS)}", choices=("", *METHODS))
+    search: str = setting("none", "a method of search.py", choices=("none", *METHODS))
     budget: int = setting(256, "tokens that --search aims at", low=1, high=10**6)
     verifier: str = setting("", "who scores in --search: run of a verifier, or with a critic; empty: the run's own "
                             "critic, else the rule")
@@ -112,14 +112,14 @@ def answer(model, task, trained, verifier, problem, c):
     if c.greedy:
         context = new()
         show(context, "greedy", greedy(context), 0, judged)
-    if c.search:
+    if c.search != "none":
         if not judged:
             raise InputError(f"--search {c.search}: task {task.name} cannot read questions; it needs parse_problem")
         context, settings = new(), search_command.SearchConfig(temperature=c.temperature, seed=c.seed)
         typical = search_command.typical_length(context)
         rows, _ = search_command.run_method(context, c.search, c.budget, settings, typical)
         show(context, f"{c.search}, {context.token_cost[0]} tokens in all", rows, c.temperature, judged)
-    count = c.samples or (0 if c.greedy or c.search else SAMPLES)
+    count = c.samples or (0 if c.greedy or c.search != "none" else SAMPLES)
     if count:
         context = new()
         _, rows = context.candidates(count)

@@ -20,7 +20,7 @@ import tasks
 from config import InputError, setting
 from evaluate import fixed_problems, pick_device
 from model import GPT, GPTConfig
-from plumbing import catalogue, rollouts
+from plumbing import catalogue, rollouts, track
 from rewards import rule_rewards
 from sample import SamplingConfig, collect
 from tasks.tokenizer import EOS
@@ -49,6 +49,7 @@ class Config:
     test_samples: int = setting(16, "samples per test problem", low=16, high=10**5)
     checkpoint_every: int = setting(20, "steps between checkpoints", low=1, high=10**7)
     log_rollouts: int = setting(1, "groups of each step for rollouts.jsonl, beside those of each look", low=0, high=10**4)
+    track: str = setting("none", "copy the metrics there as well, if it is installed", choices=("none", *track.MODULES))
     baselines: bool = setting(False, "also train the warm start on for as long as RL took (doubles the time)")
 
 

@@ -102,12 +102,12 @@ def test_going_back_and_putting_another_token_there_is_like_having_written_it_at
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A policy that has learned a little, so that its logits are those of a language: the folder of a run, and of its warm start."""
-    task = tasks.load("countdown", numbers=2, attempts=1)
+    task = tasks.load("countdown", numbers=2, attempts=1, max_number=40)
     torch.manual_seed(seed())
     model, folder = GPT(GPTConfig(task.tokenizer.n_vocab, 40, n_layer=1, n_head=2, n_embd=32)), tmp_path_factory.mktemp("live")
     (folder / "run").mkdir(), (folder / "warm-1").mkdir()
     checkpoint.save(folder / "warm-1" / "checkpoint.pt", model, task, {"algo": "sft", "max_new_tokens": 0})
-    warm_start(model, task, SFTConfig(sft_steps=40, sft_batch=32), seed())
+    warm_start(model, task, SFTConfig(sft_steps=40, sft_batch=16), seed())
     checkpoint.save(folder / "run" / "checkpoint.pt", model, task, {"algo": "grpo", "max_new_tokens": 0}, state={"warm_start": "runs/warm-1"})
     return folder
 
@@ -182,7 +182,8 @@ def test_the_verdict_of_the_page_is_that_of_the_rule():
     answers = ["(5 * 3) + 7", "7 + (3 * 5)", "5 * 3 + 7", "3 + 5 * 7", "7 + 5 * 3 * 1", "22", "", "5 * 3", "(5 * 3) + 7)", "((5 * 3) + 7",
                "5 * (3 + 7", "5 3 * 7 +", "+ 5 * 3 + 7", "5 / 0 + 3 + 7", "(7 + 5) + (3)", "()", "7 - (5 * 3)", "found", "5 * 3 + - 7"]
     texts = [f"<think></think><answer>{answer}</answer>" for answer in answers]
-    texts += ["5 * 3 + 7", texts[0] * 2, "<answer>5 * 3 + 7", texts[0] + "7", "<answer><answer>5 * 3 + 7</answer>"]
+    texts += ["5 * 3 + 7", texts[0] * 2, "<answer>5 * 3 + 7", texts[0] + "7", "<answer><answer>5 * 3 + 7</answer>", "</answer>" + texts[0], "<answer> 5*3+7 </answer>",
+              "<answer>05 * 3 + 7</answer>", "<answer>5 * 3 +\n7</answer>"]
     cases = [(problem, text) for text in texts]
     for other in (task.sample_problem(rng) for _ in range(50)):
         cases.append((other, task.demonstration(other, rng)))

@@ -65,11 +65,13 @@ class Thinker {
 function verdict(prompt, completion) {
   const asked = /^Use ([0-9, ]+) to make ([0-9]+)\.\s*$/.exec(prompt);
   if (!asked) return null;
-  const answers = [...completion.matchAll(/<answer>([^<]*)<\/answer>/g)].map(match => match[1]);
-  if (answers.length !== 1 || !/^[-+*\/() 0-9]+$/.test(answers[0])) return false;
+  const around = ["<answer>", "</answer>"].map(tag => completion.split(tag));
+  if (around.some(parts => parts.length !== 2) || around[0][0].includes("</answer>")) return false;  // two answers are none
+  const answer = around[0][1].split("</answer>")[0];
+  if (!/^[-+*\/()\s0-9]+$/.test(answer) || /\b0[0-9]/.test(answer)) return false;
   const sorted = numbers => numbers.map(Number).sort((a, b) => a - b).join();
-  if (sorted(answers[0].match(/[0-9]+/g) || []) !== sorted(asked[1].match(/[0-9]+/g))) return false;
-  const tokens = answers[0].match(/[0-9]+|[-+*\/()]/g);
+  if (sorted(answer.match(/[0-9]+/g) || []) !== sorted(asked[1].match(/[0-9]+/g))) return false;
+  const tokens = answer.match(/[0-9]+|[-+*\/()]/g);
   let i = 0;
   const atom = () => {
     if (tokens[i] !== "(") return /^[0-9]+$/.test(tokens[i]) ? Number(tokens[i++]) : NaN;
