@@ -2,7 +2,8 @@
 // The models are those of forward.js. Everything that a person types or a model writes goes in as text, never as HTML.
 "use strict";
 
-const LIVE_BARS = 8;  // candidates that are shown for a token
+const LIVE_BARS = 8;    // candidates that are shown for a token
+const LIVE_TIMES = 32;  // answers of "Ask 32 times"
 
 /** An element: make("button", {class: "x", onclick: f}, "text", child, ...). */
 function make(tag, attributes = {}, ...children) {
@@ -50,6 +51,22 @@ class Thinker {
     this.forced.add(t);
     this.push(id);
   }
+  /** Another answer to the same problem, beside the one that is shown -> {text, ended}. The cache of the prompt is shared. */
+  sample(temperature) {
+    this.side ||= this.model.cache();
+    if (this.sideOf !== this.ids) this.ids.slice(0, this.prompt).forEach((id, t) => this.model.step(id, t, this.side));
+    this.sideOf = this.ids;
+    const most = Math.min(this.packed.max_new_tokens, this.limit - this.prompt), words = [];
+    let out = this.out[this.prompt - 1];
+    while (words.length < most) {
+      const id = choose(out.logits, temperature);
+      if (id === 1) return { text: words.join(""), ended: true };
+      words.push(this.packed.vocabulary[id]);
+      out = this.model.step(id, this.prompt + words.length - 1, this.side);
+    }
+    return { text: words.join(""), ended: false };
+  }
+  get question() { return this.ids.slice(0, this.prompt).map(id => this.packed.vocabulary[id]).join(""); }
   /** The distribution that token t was chosen from, or will be. */
   probabilities(t, temperature) { return softmax(this.out[t - 1].logits, temperature); }
   text(from = this.prompt) { return this.ids.slice(from).filter(id => id > 1).map(id => this.packed.vocabulary[id]).join(""); }
@@ -99,9 +116,32 @@ class Card {
     this.text = make("div", { class: "live-text", tabindex: 0, role: "listbox", "aria-label": `what ${thinker.packed.name} writes`,
                               onkeydown: event => this.key(event) });
     this.status = make("p", { class: "live-status" });
+    this.tally = make("p", { class: "live-tally", role: "status" });
     this.detail = make("div", { class: "live-detail" });
     this.element = make("article", { class: "live-card", "aria-label": thinker.packed.name },
-                        make("h3", {}, thinker.packed.name), this.text, this.status, this.detail);
+                        make("h3", {}, thinker.packed.name), this.text, this.status, this.tally, this.detail);
+  }
+
+  /** Ask often: how often is it right, and what are the answers? Pauses now and then, so that the page stays alive. */
+  async count(times) {
+    const { thinker, settings } = this, question = thinker.question, ids = thinker.ids, found = new Map();
+    let right = 0, paused = performance.now();
+    for (let done = 1; done <= times; done++) {
+      const { text, ended } = thinker.sample(settings.temperature), verdicted = ended && verdict(question, text);
+      const answer = ended ? (/<answer>([^]*?)<\/answer>/.exec(text) || [0, "no answer"])[1] : "out of room";
+      const of = found.get(answer) || { count: 0, right: verdicted };
+      found.set(answer, { ...of, count: of.count + 1 });
+      right += verdicted === true;
+      if (performance.now() - paused > 30 || done === times) {
+        const likeliest = [...found].sort((a, b) => b[1].count - a[1].count).slice(0, 4);
+        const judged = verdict(question, "") !== null;
+        this.tally.replaceChildren(make("strong", {}, judged ? `${right} of ${done} right` : `${done} answers`), ": ",
+          likeliest.map(([text, of]) => `${judged ? (of.right ? "✓ " : "✗ ") : ""}${text} (${of.count}×)`).join(" · "), found.size > 4 ? " · …" : "");
+        await new Promise(go => setTimeout(go));
+        if (thinker.ids !== ids) return this.tally.replaceChildren();  // another problem was asked meanwhile
+        paused = performance.now();
+      }
+    }
   }
 
   select(t, follow = false) {
@@ -119,7 +159,7 @@ class Card {
   }
 
   draw() {
-    const { thinker, settings } = this, { ids, prompt, out } = thinker;
+    const { thinker } = this, { ids, prompt, out } = thinker;
     if (!ids.length) return;
     if (this.follow) this.selected = ids.length - (thinker.done ? 1 : 0);
     const attention = this.head && out[this.selected - 1].attention[this.head[0]][this.head[1]];
@@ -137,7 +177,6 @@ class Card {
     this.text.setAttribute("aria-activedescendant", `${this.element.id}-${this.selected}`);
     this.drawStatus();
     this.drawDetail();
-    settings.changed?.();
   }
 
   /** How strongly token t is coloured, 0 to 1. */
@@ -150,29 +189,31 @@ class Card {
 
   drawStatus() {
     const { thinker, settings } = this, count = thinker.ids.length - thinker.prompt;
-    const right = thinker.ended && verdict(thinker.packed.vocabulary && thinker.ids.slice(0, thinker.prompt)
-      .map(id => thinker.packed.vocabulary[id]).join(""), thinker.text());
-    const end = !thinker.done ? "" : thinker.ended ? ["ended by itself", "wrong", "right"][right === null ? 0 : 1 + right] : "out of room: counts as wrong";
+    const right = thinker.ended && verdict(thinker.question, thinker.text());
+    const end = !thinker.done ? "" : !thinker.ended ? "out of room: counts as wrong" : right === null ? "ended by itself" : right ? "right" : "wrong";
     const mark = { right: "✓ ", wrong: "✗ ", "out of room: counts as wrong": "✗ " }[end] || "";
     const parts = [`${count} token${count === 1 ? "" : "s"}`];
-    if (count) parts.push(`probability of all ${percent(Math.exp(thinker.logProbability(settings.temperature)))}`);
+    if (count) parts.push(`probability of this text ${percent(Math.exp(thinker.logProbability(settings.temperature)))}`);
     parts.push(`${Math.round(thinker.read / Math.max(1e-3, thinker.seconds)).toLocaleString("en")} tokens/s in this browser`);
     this.status.replaceChildren(make("strong", { class: "live-end" }, mark + end), end ? " · " : "", parts.join(" · "));
   }
 
   drawDetail() {
     const { thinker, settings, selected } = this, { ids } = thinker, pieces = thinker.packed.vocabulary;
+    const drawn = [selected, ids.slice(0, selected + 1), settings.temperature, this.head].join();
+    if (drawn === this.drawn) return;  // nothing has changed: the keyboard may be somewhere in it
+    this.drawn = drawn;
     const p = thinker.probabilities(selected, settings.temperature), chosen = ids[selected];
     const order = Array.from(p.keys()).sort((a, b) => p[b] - p[a]), shown = order.slice(0, LIVE_BARS);
     if (chosen !== undefined && !shown.includes(chosen)) shown.push(chosen);
     const what = chosen === undefined ? "The next token"
       : `Token ${selected - thinker.prompt + 1}` + (thinker.forced.has(selected) ? ", put there by you" : "");
+    const inPrompt = selected < thinker.prompt;
     const bars = shown.map(id => make("li", {}, make("button", { type: "button", class: "live-bar", "aria-pressed": String(id === chosen),
-        title: "put this token here, and let the model go on", onclick: () => this.forced(this, selected, id) },
+        disabled: inPrompt, title: inPrompt ? "" : "put this token here, and let the model go on", onclick: () => this.forced(this, selected, id) },
       make("code", {}, id === 1 ? "∎ end" : visible(pieces[id])),
       make("span", { class: "live-measure" }, make("span", { style: `width:${(100 * p[id]).toFixed(1)}%` })),
       make("span", { class: "live-number" }, percent(p[id])))));
-    const inPrompt = selected < thinker.prompt;
     this.detail.replaceChildren(
       make("h4", {}, inPrompt ? `Prompt, token ${selected + 1}` : what,
            make("small", {}, ` entropy ${entropy(p).toFixed(2)} nats` + (chosen === undefined ? "" : `, chosen with ${percent(p[chosen])}`))),
@@ -223,7 +264,7 @@ function startLive(root, models, example) {
   const input = make("input", { id: "live-prompt", type: "text", value: example.trim(), autocomplete: "off", spellcheck: "false", size: 40,
                                 "aria-describedby": "live-message" });
   const message = make("p", { id: "live-message", role: "alert" });
-  const stop = make("button", { type: "button", onclick: () => running ? halt() : run(cards) }, "Go on");
+  const stop = make("button", { type: "button", class: "live-stop", onclick: () => running ? halt() : run(cards) }, "Go on");
   const temperature = make("input", { id: "live-temperature", type: "range", min: 0, max: 2, step: 0.1, value: 1, oninput: () => {
     settings.temperature = Number(temperature.value);
     degrees.textContent = settings.temperature ? settings.temperature.toFixed(1) : "0: always the likeliest";
@@ -240,11 +281,12 @@ function startLive(root, models, example) {
   const form = make("form", { class: "live-form", onsubmit: event => { event.preventDefault(); if (ask()) run(cards); } },
     make("label", { for: "live-prompt" }, "Problem"), input,
     make("div", { class: "live-buttons" }, make("button", { type: "submit", class: "live-main" }, "Think"), stop,
-      make("button", { type: "button", onclick: () => { halt(); if (asked === input.value || ask()) cards.forEach(one); } }, "One token"),
+      make("button", { type: "button", class: "live-one", onclick: () => { halt(); if (asked === input.value || ask()) cards.forEach(one); } }, "One token"),
+      make("button", { type: "button", class: "live-often", onclick: often }, `Ask ${LIVE_TIMES} times`),
       make("button", { type: "button", onclick: another }, "Another problem")),
     make("div", { class: "live-sliders" },
-      make("label", { for: "live-temperature" }, "Temperature"), temperature, degrees,
-      make("label", { for: "live-pace" }, "Pace"), pace, make("label", { for: "live-colour" }, "Colour"), colour));
+      make("span", {}, make("label", { for: "live-temperature" }, "Temperature"), temperature, degrees),
+      make("span", {}, make("label", { for: "live-pace" }, "Pace"), pace), make("span", {}, make("label", { for: "live-colour" }, "Colour"), colour)));
   const help = make("p", { class: "live-help" }, "Choose a token (click, or ← →) to see what else could have come there. " +
     "Press a candidate to put it there: the model goes on from it. Grey is the problem; a frame marks what you have put there; ∎ is the end.");
   root.replaceChildren(make("style", {}, LIVE_STYLE), form, message, help, make("div", { class: "live-cards" }, ...cards.map(card => card.element)));
@@ -254,7 +296,7 @@ function startLive(root, models, example) {
   function ask() {
     halt();
     message.textContent = "";
-    const { vocabulary, packed } = cards[0].thinker;
+    const { vocabulary, packed } = cards[0].thinker;  // all models are of one task
     try {
       const end = example.endsWith("\n") ? "\n" : "";
       const typed = [input.value.trim() + end, `${input.value.trim().replace(/\.*$/, "")}.${end}`];  // the full stop may be left out
@@ -262,8 +304,9 @@ function startLive(root, models, example) {
       try { ids = vocabulary.encode(typed[0]); } catch (error) { ids = vocabulary.encode(typed[1]); }
       if (ids.length < 2) throw new Error("there is no problem yet");
       if (ids.length > packed.max_prompt_tokens) throw new Error(`${ids.length} tokens are more than the ${packed.max_prompt_tokens} of the longest problem`);
-      cards.forEach(card => { card.thinker.start(card.thinker.vocabulary.encode(ids.map(id => packed.vocabulary[id]).join(""))); card.select(ids.length, true); });
+      cards.forEach(card => { card.thinker.start(ids); card.tally.replaceChildren(); card.select(ids.length, true); });
       asked = input.value;
+      stop.disabled = false;
       return true;
     } catch (error) {
       message.textContent = `${error.message}. Type a problem like: ${example.trim()}`;
@@ -277,22 +320,21 @@ function startLive(root, models, example) {
     if (ask()) run(cards);
   }
 
+  async function often() {
+    if (asked === input.value || ask()) for (const card of cards) await card.count(LIVE_TIMES);
+  }
+
   function one(card) {
     if (card.thinker.done) return;
     card.thinker.write(settings.temperature);
-    if (card.follow) card.selected = card.thinker.ids.length - 1;
     card.draw();
   }
 
   function force(card, t, id) {
     halt();
-    if (t < card.thinker.prompt) {
-      message.textContent = "This token belongs to the problem: type another one above.";
-      return;
-    }
-    message.textContent = "";
     card.thinker.force(t, id);
-    card.select(t, false);
+    card.select(t);
+    card.text.focus({ preventScroll: true });
     run([card]);
   }
 
@@ -304,16 +346,17 @@ function startLive(root, models, example) {
       do some.forEach(one); while (!settings.pace && some.some(card => !card.thinker.done) && performance.now() - began < 30);
       if (some.every(card => card.thinker.done)) halt();
       else running = setTimeout(turn, settings.pace ? 1000 / settings.pace : 0);
-      stop.textContent = running ? "Stop" : "Go on";
     };
     running = setTimeout(turn, 0);
     stop.textContent = "Stop";
+    stop.disabled = false;
   }
 
   function halt() {
     clearTimeout(running);
     running = null;
     stop.textContent = "Go on";
+    stop.disabled = cards.every(card => card.thinker.done);
   }
 }
 
@@ -322,6 +365,8 @@ if (typeof module !== "undefined") module.exports = { verdict };  // node, for t
 const LIVE_STYLE = `
 .live-form { display: grid; gap: .5rem; max-width: 60rem }
 .live-form input[type=text] { font: 1.05rem ui-monospace, monospace; padding: .5rem; width: 100%; box-sizing: border-box }
+.live-sliders span { display: inline-flex; gap: .4rem; align-items: center; max-width: 100% }
+.live-sliders select { min-width: 0 }
 .live-buttons, .live-sliders { display: flex; flex-wrap: wrap; gap: .4rem .6rem; align-items: center }
 .live-form button, .live-form select { font: inherit; padding: .35rem .7rem; min-height: 2.2rem }
 .live-main { font-weight: 600 }
@@ -329,22 +374,23 @@ const LIVE_STYLE = `
 #live-message { color: light-dark(#a33b00, #ffb27a); margin: .5rem 0; min-height: 1.3em; overflow-wrap: anywhere }
 .live-help { max-width: 60rem; opacity: .8; margin: .25rem 0 .75rem }
 .live-cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)) }
-.live-card { border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem; padding: .75rem; min-width: 0 }
+.live-card { display: grid; grid-template-rows: subgrid; grid-row: span 5; row-gap: 0; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem; padding: .75rem; min-width: 0 }
 .live-card h3, .live-card h4 { margin: 0 0 .4rem; font-size: 1rem }
 .live-card h4 { margin-top: .8rem; font-size: .9rem }
 .live-card small { font-weight: 400; opacity: .8 }
-.live-text { font: 1rem/1.9 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; min-height: 11.4rem }
+.live-text { font: 1rem/1.9 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; min-height: 7.6rem }
 .live-token { cursor: pointer; border-radius: .2rem; padding: .1rem 0;
               background: color-mix(in srgb, #e08214 calc(var(--tint, 0%) * .75), transparent) }
 .live-prompt { opacity: .65 }
 .live-forced { outline: 2px dashed #2a7de1; outline-offset: -1px }
 .live-token[aria-selected=true] { box-shadow: 0 0 0 2px #2a7de1; opacity: 1 }
 .live-status { margin: .5rem 0; font-size: .85rem; font-variant-numeric: tabular-nums }
+.live-tally { margin: .2rem 0; font-size: .9rem; overflow-wrap: anywhere }
 .live-bars { list-style: none; margin: 0; padding: 0 }
 .live-bar, .live-head { display: grid; width: 100%; gap: .5rem; align-items: center; font: inherit; font-size: .85rem; text-align: left;
                         padding: .12rem .3rem; border: 1px solid transparent; border-radius: .25rem; background: none; color: inherit; cursor: pointer }
 .live-bar { grid-template-columns: 6.5rem 1fr 3.2rem; min-height: 1.6rem }
-.live-bar:hover, .live-head:hover { background: color-mix(in srgb, currentColor 10%, transparent) }
+.live-bar:enabled:hover, .live-head:hover { background: color-mix(in srgb, currentColor 10%, transparent) }
 .live-bar[aria-pressed=true], .live-head[aria-pressed=true] { border-color: #2a7de1 }
 .live-bar code, .live-head code { white-space: pre; overflow: hidden; text-overflow: ellipsis }
 .live-measure { background: color-mix(in srgb, currentColor 10%, transparent); height: .7rem; border-radius: .2rem; overflow: hidden }
