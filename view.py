@@ -126,19 +126,27 @@ def to_json(value):
 
 def page(runs, live=None, limit=LIMIT):
     """Runs (list of what `read_run` gives), models for the tab Live or None -> the page, a str, at most `limit` bytes."""
-    part = {name: (VIEWER / name).read_text() for name in ("page.html", "page.css", "page.js")}
-    if live:
-        part |= {name: (VIEWER / name).read_text() for name in ("live.html", "live.js")}
+    code = ["tools.js", "curves.js", "samples.js", "search.js", *(["live.js", "live.html"] if live else []), "page.js"]
+    part = {name: (VIEWER / name).read_text() for name in ("page.html", "page.css", *code)}
     words = {}
     logged = [[(group["step"], to_json(dense(group, words))) for group in run["groups"]] for run in runs]
     frames = [to_json({name: value for name, value in run.items() if name != "groups"}) for run in runs]
-    frame = f'{{"words":{to_json(list(words))},"live":{to_json(live)},"runs":['
+    frame = f'{{"words":{to_json(list(words))},"glossary":{to_json(glossary())},"live":{to_json(live)},"runs":['
     room = limit - sum(len(text.encode()) for text in (frame, *frames, *part.values()))
     shown = [",".join(text for _, text in fit(groups, room // len(runs) - 20)) for groups in logged]
     data = frame + ",".join(f'{rest[:-1]},"groups":[{groups}]}}' for rest, groups in zip(frames, shown)) + "]}"
     fill = {"STYLE": part["page.css"], "DATA": data, "LIVE": part.get("live.html", ""),
-            "CODE": part.get("live.js", "") + part["page.js"]}
+            "CODE": "\n".join(part[name] for name in code if name.endswith(".js"))}
     return re.sub(r"/\*(STYLE|DATA|LIVE|CODE)\*/", lambda match: fill[match[1]], part["page.html"])
+
+
+def glossary():
+    """docs/glossary.md -> {name of a metric: what it means}; the page says it under each curve."""
+    path, found = VIEWER.parent / "docs" / "glossary.md", {}
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", path.read_text() if path.is_file() else "", re.M)
+    for names, meaning in rows:
+        found |= {name: re.sub(r"[`*]", "", meaning) for name in re.findall(r"`(\S+?)`", names)}
+    return found
 
 
 def models_of(folder, example):
