@@ -107,7 +107,7 @@ def fit(groups, room):
 
     Every second step is left out, as often as it takes; the first and the last stay as long as they can.
     """
-    while sum(len(text) + 1 for _, text in groups) > room:
+    while groups and sum(len(text) + 1 for _, text in groups) > room:
         steps = sorted({step for step, _ in groups})
         if len(steps) < 3:
             groups = groups[:len(groups) // 2]
@@ -143,7 +143,8 @@ def page(runs, live=None, limit=LIMIT):
 def glossary():
     """docs/glossary.md -> {name of a metric: what it means}; the page says it under each curve."""
     path, found = VIEWER.parent / "docs" / "glossary.md", {}
-    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", path.read_text() if path.is_file() else "", re.M)
+    text = path.read_text().partition("## metrics.jsonl")[2].partition("\n## ")[0] if path.is_file() else ""
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", text, re.M)
     for names, meaning in rows:
         found |= {name: re.sub(r"[`*]", "", meaning) for name in re.findall(r"`(\S+?)`", names)}
     return found

@@ -18,7 +18,7 @@ function ticks(low, high) {
 }
 
 function panel(name) {
-  const W = 320, H = 170, left = 42, right = 8, top = 8, bottom = 22;
+  const W = 320, H = 170, left = 42, right = 14, top = 8, bottom = 22;
   const lines = visible().flatMap(run => Object.keys(run.metrics).filter(key => panelOf(key) == name && !LEFT_OUT.includes(key)).map(key => {
     const looked = key.startsWith("val_"), values = looked ? run.metrics[key] : smoothed(run.metrics[key], curve.smooth);
     return {run, key, looked, points: run.metrics.step.map((step, k) => [step, values[k]]).filter(point => point[1] != null)};

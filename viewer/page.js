@@ -20,7 +20,7 @@ function drawTabs() {
 }
 
 function drawLegend() {
-  $("legend").replaceChildren(...RUNS.map((run, k) => el("button", {type: "button", "aria-pressed": String(!hidden.has(k)), title: "show or hide", style: hidden.has(k) ? "opacity:.5" : null, onclick: () => {
+  $("legend").replaceChildren(...RUNS.map((run, k) => el("button", {type: "button", "aria-pressed": String(!hidden.has(k)), title: "show or hide", onclick: () => {
     hidden.has(k) ? hidden.delete(k) : hidden.add(k);
     if (hidden.size == RUNS.length) hidden.clear();
     drawLegend();

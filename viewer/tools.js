@@ -21,7 +21,7 @@ function fill(element, attributes, children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter(child => child != null));  // strings become text nodes, never HTML
+  element.append(...children.flat(Infinity).filter(child => child != null));  // strings become text nodes, never HTML
   return element;
 }
 const el = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
