@@ -107,7 +107,7 @@ def fit(groups, room):
 
     Every second step is left out, as often as it takes; the first and the last stay as long as they can.
     """
-    while sum(len(text) + 1 for _, text in groups) > room:
+    while groups and sum(len(text) + 1 for _, text in groups) > room:
         steps = sorted({step for step, _ in groups})
         if len(steps) < 3:
             groups = groups[:len(groups) // 2]
@@ -126,19 +126,31 @@ def to_json(value):
 
 def page(runs, live=None, limit=LIMIT):
     """Runs (list of what `read_run` gives), models for the tab Live or None -> the page, a str, at most `limit` bytes."""
-    part = {name: (VIEWER / name).read_text() for name in ("page.html", "page.css", "page.js")}
+    code = ["tools.js", "curves.js", "samples.js", "search.js", "page.js"]
+    part = {name: (VIEWER / name).read_text() for name in ("page.html", "page.css", *code)}
     if live:
         from viewer import weights  # torch is needed for this alone
-        part["live.js"] = weights.code()
+        code.insert(-1, "live")
+        part["live"] = weights.code()
     words = {}
     logged = [[(group["step"], to_json(dense(group, words))) for group in run["groups"]] for run in runs]
     frames = [to_json({name: value for name, value in run.items() if name != "groups"}) for run in runs]
-    frame = f'{{"words":{to_json(list(words))},"live":{to_json(live)},"runs":['
+    frame = f'{{"words":{to_json(list(words))},"glossary":{to_json(glossary())},"live":{to_json(live)},"runs":['
     room = limit - sum(len(text.encode()) for text in (frame, *frames, *part.values()))
     shown = [",".join(text for _, text in fit(groups, room // len(runs) - 20)) for groups in logged]
     data = frame + ",".join(f'{rest[:-1]},"groups":[{groups}]}}' for rest, groups in zip(frames, shown)) + "]}"
-    fill = {"STYLE": part["page.css"], "DATA": data, "CODE": part.get("live.js", "") + part["page.js"]}
+    fill = {"STYLE": part["page.css"], "DATA": data, "CODE": "\n".join(part[name] for name in code)}
     return re.sub(r"/\*(STYLE|DATA|CODE)\*/", lambda match: fill[match[1]], part["page.html"])
+
+
+def glossary():
+    """docs/glossary.md -> {name of a metric: what it means}; the page says it under each curve."""
+    path, found = VIEWER.parent / "docs" / "glossary.md", {}
+    text = path.read_text().partition("## metrics.jsonl")[2].partition("\n## ")[0] if path.is_file() else ""
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", text, re.M)
+    for names, meaning in rows:
+        found |= {name: re.sub(r"[`*]", "", meaning) for name in re.findall(r"`(\S+?)`", names)}
+    return found
 
 
 def write_page(folders, out, live=False):
