@@ -50,7 +50,7 @@ def columns(lines):
 
 
 def older_groups(text):
-    """samples.txt, of a run without rollouts.jsonl -> groups of one sample of one piece, without numbers."""
+    """samples.txt, of a run without rollouts.jsonl -> lines as there: groups of one sample of one piece, without numbers."""
     groups = []
     for page in re.split(r"^=== step ", text, flags=re.M)[1:]:
         step, _, page = page.partition("\n")
@@ -59,7 +59,13 @@ def older_groups(text):
             completion = completion.removesuffix(" (cut off)").removesuffix("<|eos|>")
             groups.append({"step": int(step), "kind": "val", "problem": prompt, "samples": [
                 {"tokens": [completion], "reward": float(reward), "right": None, "finished": finished}]})
-    return groups
+    return [(group["step"], json.dumps(group)) for group in groups]
+
+
+def logged_groups(path):
+    """rollouts.jsonl -> list of (step, line), not parsed: most of a long file will be left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [(int(line[len('{"step": '):].partition(",")[0]), line) for line in lines if line.endswith("\n")]
 
 
 def read_run(folder):
@@ -71,7 +77,10 @@ def read_run(folder):
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder}: there is no run of this project in this folder")
     read = lambda name: (folder / name).read_text() if (folder / name).is_file() else ""
-    groups = lines_of(folder / "rollouts.jsonl") or older_groups(read("samples.txt"))
+    try:
+        groups = logged_groups(folder / "rollouts.jsonl") or older_groups(read("samples.txt"))
+    except ValueError:
+        raise InputError(f"{folder / 'rollouts.jsonl'}: is not a file of JSON lines as this project writes them")
     return {"name": folder.name, "config": config, "metrics": columns(lines_of(folder / "metrics.jsonl")),
             "summary": json.loads(read("summary.json") or "null"), "groups": groups,
             "trees": lines_of(folder / "trees.jsonl")}
@@ -103,7 +112,7 @@ def dense(group, words):
 
 
 def fit(groups, room):
-    """Groups as JSON texts, in the order of their steps -> those that are shown, together at most `room` characters.
+    """Groups, (step, text), in the order of their steps -> those that are shown, together at most `room` characters.
 
     Every second step is left out, as often as it takes; the first and the last stay as long as they can.
     """
@@ -133,7 +142,8 @@ def page(runs, live=None, limit=LIMIT):
         code.insert(-1, "live")
         part["live"] = weights.code()
     words = {}
-    logged = [[(group["step"], to_json(dense(group, words))) for group in run["groups"]] for run in runs]
+    each = limit // len(runs)
+    logged = [[(step, to_json(dense(json.loads(line), words))) for step, line in fit(run["groups"], 3 * each)] for run in runs]  # dense: about half
     frames = [to_json({name: value for name, value in run.items() if name != "groups"}) for run in runs]
     frame = f'{{"words":{to_json(list(words))},"glossary":{to_json(glossary())},"live":{to_json(live)},"runs":['
     room = limit - sum(len(text.encode()) for text in (frame, *frames, *part.values()))
@@ -156,7 +166,7 @@ def glossary():
 def write_page(folders, out, live=False):
     """Run folders -> the page in the file `out`; its size in bytes. InputError if it cannot be made."""
     runs = [read_run(folder) for folder in folders]
-    example = next((group["problem"] for group in runs[0]["groups"]), "")
+    example = json.loads(runs[0]["groups"][0][1])["problem"] if runs[0]["groups"] else ""
     if live:
         from viewer import weights
         live = weights.live(folders[0], example)

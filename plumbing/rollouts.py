@@ -173,8 +173,8 @@ def log_look(run):
 
 @contextlib.contextmanager
 def logged(run, rollout, rewards, accuracy):
-    """Around an update of step run.step + 1: its first --log-rollouts groups, before it and after. Of small groups more: as many
-    samples as in groups of 8."""
+    """Around an update of step run.step + 1: its first --log-rollouts groups, before it and after; of groups
+    with fewer than 8 samples so many more that there are as many samples."""
     method, config = run.method, run.configs["algorithm"]
     size = sum(problem is rollout.problems[0] for problem in rollout.problems[:config.group_size])
     count = min(run.loop.log_rollouts * max(size, 8 // size * size), len(rollout.problems))

@@ -1,15 +1,16 @@
 """The model in the page: forward.js and live.js under node compute what torch, the tokenizer and the rule say. test_browser.py opens the page."""
+import base64
 import json
 import pathlib
 import random
 import shutil
-import subprocess
 
 import pytest
 import torch
 
 import checkpoint
 import tasks
+from bench.page import GREEDY, LOGITS, node
 from config import InputError
 from evaluate import fixed_problems
 from model import GPT, GPTConfig
@@ -20,35 +21,6 @@ from viewer import weights
 
 VIEWER = pathlib.Path(weights.__file__).parent
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed: forward.js cannot be run outside of a browser")
-
-
-def node(script, **given):
-    """Run JavaScript with forward.js and live.js loaded, and the names of `given` -> what it returns."""
-    code = (f"const {{float16, softmax, entropy, choose, Model, Vocabulary}} = require({json.dumps(str(VIEWER / 'forward.js'))});"
-            f"const {{verdict}} = require({json.dumps(str(VIEWER / 'live.js'))});"
-            f"const {{{', '.join(given)}}} = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
-            f"console.log(JSON.stringify((() => {{ {script} }})()))")
-    done = subprocess.run(["node", "-e", code], input=json.dumps(given), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
-LOGITS = """
-    const model = new Model(packed);
-    return rows.map(row => { const cache = model.cache(); return row.map((id, t) => Array.from(model.step(id, t, cache).logits)); });"""
-GREEDY = """
-    const model = new Model(packed);
-    return prompts.map((prompt, i) => {
-      const cache = model.cache(), ids = [];
-      let out, t = 0;
-      for (const id of prompt) out = model.step(id, t++, cache);
-      while (ids.length < limit) {
-        ids.push(choose(out.logits, 0));
-        if (ids.at(-1) === 1) break;
-        out = model.step(ids.at(-1), t++, cache);
-      }
-      return ids;
-    });"""
 
 
 def rounded(model):
@@ -126,7 +98,7 @@ def test_on_100_prompts_float16_moves_logits_by_less_than_a_hundredth_and_greedy
     limit = task.max_new_tokens
     rollout = generate(rounded(model), prompts, limit, temperature=0, eos=1)
     theirs = [row[start:end] for row, start, end in zip(rollout.tokens.tolist(), rollout.prompt_lengths, rollout.lengths)]
-    ours = node(GREEDY, packed=packed, prompts=prompts, limit=limit)
+    ours = [answer["ids"] for answer in node(GREEDY, packed=packed, prompts=prompts, limit=limit)]
     assert sum(a == b for a, b in zip(ours, theirs)) >= 99 and max(map(len, theirs)) > 5
 
 
@@ -148,7 +120,6 @@ def test_choices_follow_the_probabilities_and_temperature_0_takes_the_likeliest(
 def test_every_float16_is_read():
     halves = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
     halves = halves[halves.isfinite()]
-    import base64
     found = node("return Array.from(float16(text))", text=base64.b64encode(halves.numpy().tobytes()).decode())
     assert torch.equal(torch.tensor(found), halves.float())
 

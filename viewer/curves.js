@@ -11,7 +11,7 @@ function smoothed(values, width) {  // the mean of a value and those before it; 
 }
 
 function ticks(low, high) {
-  const raw = (high - low) / 3 || 1, unit = 10 ** Math.floor(Math.log10(raw));
+  const raw = (high - low) / 4 || 1, unit = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map(x => x * unit).find(x => x >= raw), found = [];
   for (let x = Math.ceil(low / step) * step; x <= high + step / 1e6; x += step) found.push(Math.abs(x) < step / 1e6 ? 0 : x);
   return found;

@@ -364,39 +364,42 @@ if (typeof module !== "undefined") module.exports = { verdict };  // node, for t
 
 const LIVE_STYLE = `
 .live-form { display: grid; gap: .5rem; max-width: 60rem }
-.live-form input[type=text] { font: 1.05rem ui-monospace, monospace; padding: .5rem; width: 100%; box-sizing: border-box }
+.live-form > label { font-weight: 600 }
+.live-form input[type=text] { font: 1.05rem ui-monospace, monospace; padding: .5rem; width: 100%; color: inherit;
+                              background: var(--box, transparent); border: 1px solid var(--line, gray); border-radius: 6px }
+.live-form button:disabled { opacity: .5; cursor: default }
+.live-form .live-main { font-weight: 600 }
+.live-buttons, .live-sliders { display: flex; flex-wrap: wrap; gap: .4rem .8rem; align-items: center }
 .live-sliders span { display: inline-flex; gap: .4rem; align-items: center; max-width: 100% }
 .live-sliders select { min-width: 0 }
-.live-buttons, .live-sliders { display: flex; flex-wrap: wrap; gap: .4rem .6rem; align-items: center }
-.live-form button, .live-form select { font: inherit; padding: .35rem .7rem; min-height: 2.2rem }
-.live-main { font-weight: 600 }
 .live-sliders output { min-width: 2rem }
-#live-message { color: light-dark(#a33b00, #ffb27a); margin: .5rem 0; min-height: 1.3em; overflow-wrap: anywhere }
-.live-help { max-width: 60rem; opacity: .8; margin: .25rem 0 .75rem }
+#live-message { color: var(--wrong, #c2410c); margin: .3rem 0; min-height: 1.5em; overflow-wrap: anywhere }
+.live-help { max-width: 60rem; color: var(--soft, gray); margin: 0 0 .75rem }
 .live-cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)) }
-.live-card { display: grid; grid-template-rows: subgrid; grid-row: span 5; row-gap: 0; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem; padding: .75rem; min-width: 0 }
+.live-card { display: grid; grid-template-rows: subgrid; grid-row: span 5; row-gap: 0; min-width: 0;
+             border: 1px solid var(--line, gray); border-radius: 6px; padding: .75rem }
 .live-card h3, .live-card h4 { margin: 0 0 .4rem; font-size: 1rem }
 .live-card h4 { margin-top: .8rem; font-size: .9rem }
-.live-card small { font-weight: 400; opacity: .8 }
+.live-card small { font-weight: 400; color: var(--soft, gray) }
 .live-text { font: 1rem/1.9 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; min-height: 7.6rem }
 .live-token { cursor: pointer; border-radius: .2rem; padding: .1rem 0;
-              background: color-mix(in srgb, #e08214 calc(var(--tint, 0%) * .75), transparent) }
-.live-prompt { opacity: .65 }
-.live-forced { outline: 2px dashed #2a7de1; outline-offset: -1px }
-.live-token[aria-selected=true] { box-shadow: 0 0 0 2px #2a7de1; opacity: 1 }
+              background: color-mix(in srgb, var(--minus, #e57a22) calc(var(--tint, 0%) * .75), transparent) }
+.live-prompt { color: var(--soft, gray) }
+.live-forced { outline: 2px dashed currentColor; outline-offset: -1px }
+.live-token[aria-selected=true] { box-shadow: 0 0 0 3px var(--focus, #0072b2) }
 .live-status { margin: .5rem 0; font-size: .85rem; font-variant-numeric: tabular-nums }
 .live-tally { margin: .2rem 0; font-size: .9rem; overflow-wrap: anywhere }
 .live-bars { list-style: none; margin: 0; padding: 0 }
-.live-bar, .live-head { display: grid; width: 100%; gap: .5rem; align-items: center; font: inherit; font-size: .85rem; text-align: left;
-                        padding: .12rem .3rem; border: 1px solid transparent; border-radius: .25rem; background: none; color: inherit; cursor: pointer }
-.live-bar { grid-template-columns: 6.5rem 1fr 3.2rem; min-height: 1.6rem }
-.live-bar:enabled:hover, .live-head:hover { background: color-mix(in srgb, currentColor 10%, transparent) }
-.live-bar[aria-pressed=true], .live-head[aria-pressed=true] { border-color: #2a7de1 }
+.live-card .live-bar, .live-card .live-head {
+  display: grid; width: 100%; gap: .5rem; align-items: center; font-size: .85rem; text-align: left; min-height: 1.6rem; padding: .1rem .3rem;
+  border: 1px solid transparent; border-radius: .25rem; background: none; color: inherit; opacity: 1 }
+.live-card .live-bar { grid-template-columns: 6.5rem 1fr 3.2rem }
+.live-card .live-head { grid-template-columns: 2rem 1fr 5rem 3.2rem; min-height: 1.35rem }
+.live-card .live-bar:enabled:hover, .live-card .live-head:hover { background: var(--box, transparent); border-color: var(--line, gray) }
+.live-card .live-bar[aria-pressed=true], .live-card .live-head[aria-pressed=true] { border-color: var(--focus, #0072b2); background: var(--box, transparent) }
 .live-bar code, .live-head code { white-space: pre; overflow: hidden; text-overflow: ellipsis }
 .live-measure { background: color-mix(in srgb, currentColor 10%, transparent); height: .7rem; border-radius: .2rem; overflow: hidden }
-.live-measure span { display: block; height: 100%; background: #2a7de1 }
+.live-measure span { display: block; height: 100%; background: var(--plus, #2f8fd0) }
 .live-number { text-align: right; font-variant-numeric: tabular-nums }
-.live-head { grid-template-columns: 2rem 1fr 5rem 3.2rem }
-.live-head svg { width: 100%; height: 1rem; background: color-mix(in srgb, currentColor 7%, transparent); fill: #e08214 }
-.live-form :focus-visible, .live-card :focus-visible { outline: 3px solid #2a7de1; outline-offset: 1px }
+.live-head svg { width: 100%; height: 1rem; background: color-mix(in srgb, currentColor 7%, transparent); fill: var(--minus, #e57a22) }
 `;

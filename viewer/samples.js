@@ -136,7 +136,7 @@ function drawTable() {
         event.preventDefault();
       }}, columns.map(([name, value]) => {
         const x = value(sample), text = name == "text" ? textOf(sample).replaceAll("\n", " ⏎ ") : typeof x == "string" ? x : short(x);
-        return el("td", {class: name == "text" ? "text" : name == "verdict" ? (sample.right ? "yes" : "no") : null}, text);
+        return el("td", {class: name == "text" ? "text" : name == "verdict" && sample.right != null ? (sample.right ? "yes" : "no") : null}, text);
       })))))) : el("p", {class: "soft"}, "No sample of this kind here."));
   mark();
   drawSample(all[state.sample] || all[0]);

@@ -29,7 +29,7 @@ function film(tree) {
       frame("evaluate", "Evaluate: each half-finished solution gets a score.", Object.keys(move.scores).map(Number));
       gone.forEach(node => pruned.add(node));
       Object.assign(visits, move.widths);
-      frame("prune", `Prune: ${kept} go on (as often as the number in the node says), ${gone.length} are given up.`, Object.keys(move.widths).map(Number).filter(node => move.widths[node]));
+      frame("prune", `Prune: ${kept} go on, as often as it says behind ×; ${gone.length} are given up.`, Object.keys(move.widths).map(Number).filter(node => move.widths[node]));
     } else {
       tokens = move.tokens;
       move.children.forEach(child => shown.add(child));
@@ -53,7 +53,7 @@ function layout(tree) {  // depth goes right, leaves go down: [x, y] of each nod
     return y;
   };
   walk(0, 0);
-  return {place, width: 230 + 185 * depth, height: 30 + 26 * leaves};
+  return {place, width: 300 + 185 * depth, height: 30 + 26 * leaves};
 }
 
 const play = {timer: null};
@@ -65,12 +65,14 @@ function drawSearch() {
   state.tree = Math.min(state.tree, trees.length - 1);
   const tree = trees[state.tree], frames = film(tree), {place, width, height} = layout(tree), last = frames.length - 1;
   const at = range("move", {min: 0, max: last, value: Math.min(state.at || last, last), id: "move"}, k => `${k} of ${last}`);
-  const says = el("p", {"aria-live": "polite"}), cost = el("meter", {class: "meter", min: 0, max: Math.max(tree.tokens, 1), "aria-label": "tokens spent"}), costs = el("span", {class: "soft"});
+  const says = el("p", {"aria-live": "polite"}), cost = el("progress", {max: Math.max(tree.tokens, 1), "aria-label": "tokens spent"}), costs = el("span", {class: "soft"});
   const drawing = svg("svg", {width, height, role: "group", "aria-label": "the tree"}), detail = el("div", {class: "numbers", "aria-live": "polite"}, el("p", {class: "soft"}, "Point at a node."));
   const draw = () => {
     const f = frames[Number(at.input.value)], size = node => tree.method == "mcts" ? 5 + Math.min(9, 2 * Math.sqrt(f.visits[node] || 0)) : 8;
     const worth = node => f.visits[node] && tree.method == "mcts" ? f.totals[node] / f.visits[node] : f.scores[node] ?? f.values[node];
     const shade = x => x == null ? "var(--page)" : `color-mix(in srgb, var(--${x > 0.5 ? "plus" : "minus"}) ${Math.round(Math.min(1, 2 * Math.abs(x - 0.5)) * 85)}%, var(--page))`;
+    const label = node => node ? tree.nodes[node][1].replaceAll("\n", "⏎").replace(/<[^>]*>/g, " ").replace(/,? *$/, "").trim().slice(0, tree.nodes[node][2] ? 40 : 16) : "prompt";
+    const wide = node => size(node) + 9 + 7.3 * (label(node).length + (worth(node) == null ? 0 : 1 + short(worth(node)).length) + (tree.method != "mcts" && f.visits[node] ? 3 : 0));  // circle and label
     state.at = Number(at.input.value);
     remember();
     says.textContent = f.says;
@@ -80,7 +82,7 @@ function drawSearch() {
     drawing.replaceChildren(
       ...nodes.filter(node => node).map(node => {
         const parent = tree.nodes[node][0], [x, y] = place[node], [px, py] = place[parent];
-        return svg("path", {class: "edge" + (f.path.has(node) && (f.path.has(parent) || tree.method != "mcts") ? " path" : ""), d: `M${px} ${py}C${px + 60} ${py} ${x - 60} ${y} ${x} ${y}`});
+        return svg("path", {class: "edge" + (f.path.has(node) && (f.path.has(parent) || tree.method != "mcts") ? " path" : ""), d: `M${px + wide(parent)} ${py}C${x - 25} ${py} ${x - 25} ${y} ${x} ${y}`});
       }),
       ...nodes.map(node => {
         const [, text, ended, right] = tree.nodes[node], [x, y] = place[node], worthHere = worth(node);
@@ -91,8 +93,7 @@ function drawSearch() {
           el("tr", {}, el("td", {}, name), el("td", {}, typeof x == "number" ? short(x) : x)))));
         return svg("g", {tabindex: 0, class: f.pruned.has(node) ? "pruned" : null, onpointerenter: look, onfocus: look, "aria-label": Object.entries(numbers).filter(([, x]) => x != null).map(pair => pair.join(" ")).join(", ")},
           svg("circle", {cx: x, cy: y, r: size(node), fill: shade(worthHere), "stroke-width": f.path.has(node) ? 3 : 1}),
-          svg("text", {x: x + size(node) + 5, y: y + 4}, (node ? text.trim().replaceAll("\n", "⏎").slice(0, 20) : "prompt") + (ended ? (right ? " ✓" : " ✗") : "")
-              + (worthHere == null ? "" : ` ${short(worthHere)}`)));
+          svg("text", {x: x + size(node) + 5, y: y + 4}, label(node), ended ? (right ? " ✓" : " ✗") : "", worthHere == null ? "" : svg("tspan", {"font-weight": 700}, ` ${short(worthHere)}`), tree.method != "mcts" && f.visits[node] ? ` ×${f.visits[node]}` : ""));
       }));
   };
   const go = k => { at.input.value = k; at.say(); draw(); };
