@@ -64,12 +64,15 @@ def node(script, **given):
     return json.loads(done.stdout)
 
 
-def chromium(script, **given):
-    """The same in a page."""
+def chromium(script, prompts, **given):
+    """The same in a page, a few prompts at a time."""
     with tempfile.TemporaryDirectory() as folder, Browser() as browser:
         page = pathlib.Path(folder) / "page.html"
         page.write_text(f"<script>{(weights.VIEWER / 'forward.js').read_text()}</script>")
-        return browser.open(page).js(f"(({', '.join(given)}) => {{ {script} }})({', '.join(map(json.dumps, given.values()))})")
+        opened = browser.open(page)
+        opened.js(f"Object.assign(window, {json.dumps(given)}), null")
+        return [answer for i in range(0, len(prompts), 5)
+                for answer in opened.js(f"(prompts => {{ {script} }})({json.dumps(prompts[i:i + 5])})")]
 
 
 def compare(run, count=PROBLEMS):

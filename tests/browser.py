@@ -10,6 +10,7 @@ The protocol is JSON, each message with a zero byte behind it: Chromium reads fr
 
     python tests/browser.py run.html FOLDER       screenshots of every view, light, dark and as on a phone
 """
+import argparse
 import base64
 import fcntl
 import json
@@ -19,7 +20,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -180,5 +180,7 @@ def screenshots(page, folder):
             print(look, *opened.errors, sep="\n")
 
 
-if __name__ == "__main__":  # python tests/browser.py run.html FOLDER
-    screenshots(*sys.argv[1:])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Screenshots of every view of a page of view.py, light, dark and as on a phone.")
+    parser.add_argument("page"), parser.add_argument("folder")
+    screenshots(**vars(parser.parse_args()))

@@ -5,14 +5,16 @@
 //   x      += down(silu(gate(y)) * up(y)), y = norm(x)          SwiGLU
 //   logits  = embed @ norm(x)             tied embeddings       (V)
 //
-// Weights come as float16, packed by weights.py, and are widened to float32 once. Every vector is a Float32Array;
+// The matrices come as float16, packed by weights.py, and are widened to float32 once. Every vector is a Float32Array;
 // a matrix (rows, columns) is one too, row after row, as in torch: y = W x.
 "use strict";
 
+const bytesOf = base64 => Uint8Array.from(atob(base64), c => c.charCodeAt(0)).buffer;
+const float32 = base64 => new Float32Array(bytesOf(base64));
+
 /** Base64 of little-endian float16 -> Float32Array. 1 bit sign, 5 bits exponent, 10 bits fraction. */
 function float16(base64) {
-  const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0));
-  const halves = new Uint16Array(bytes.buffer), wide = new Float32Array(halves.length);
+  const halves = new Uint16Array(bytesOf(base64)), wide = new Float32Array(halves.length);
   for (let i = 0; i < halves.length; i++) {
     const h = halves[i], exponent = (h >> 10) & 31, fraction = h & 1023;
     const size = exponent === 0 ? fraction * 2 ** -24                            // subnormal, and zero
@@ -72,13 +74,15 @@ function choose(logits, temperature, uniform = Math.random()) {
 }
 
 class Model {
-  /** packed: {config, tensors: [[name, count], ...], weights}, see weights.py */
+  /** packed: {config, float16: {tensors: [[name, count], ...], data}, float32: {the same}}, see weights.py */
   constructor(packed) {
     this.config = packed.config;
-    const all = float16(packed.weights);
     this.w = {};
-    let at = 0;
-    for (const [name, count] of packed.tensors) this.w[name] = all.subarray(at, at += count);
+    for (const [widen, { tensors, data }] of [[float16, packed.float16], [float32, packed.float32]]) {
+      const all = widen(data);
+      let at = 0;
+      for (const [name, count] of tensors) this.w[name] = all.subarray(at, at += count);
+    }
   }
 
   /** Keys and values of every layer. Writing at a position again forgets what stood there: going back costs nothing. */
