@@ -108,7 +108,7 @@ class DPO(Method):
         """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c = self.config
         items = torch.stack(pairs(rewards.to(self.policy.device), c.group_size), 1)  # (N, 2)
-        self.last_advantages = torch.zeros(len(rewards), device=self.policy.device)
+        self.seen["advantages"] = torch.zeros(len(rewards), device=self.policy.device)
 
         def loss(part):
             tokens, mask = part.cut(rollout.tokens, rollout.mask)
@@ -117,7 +117,7 @@ class DPO(Method):
                 ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
             value, margins = dpo_loss(*logps.chunk(2), *ref_logps.chunk(2), c.beta)
             a = c.beta * torch.sigmoid(-margins.detach())
-            self.last_advantages[part.rows] = torch.cat((a, -a))
+            self.seen["advantages"][part.rows] = torch.cat((a, -a))
             # Only the difference is trained. Both completions share most of their tokens, and pushing
             # the rejected one down pushes those down too: the chosen log-prob often falls, only less
             # than the rejected one.

@@ -294,7 +294,7 @@ class GRPO(Method):
         groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those with variance
         metrics = {"updates": 0, "groups_with_variance": float(groups.float().mean()), "kl": self.kl(rollout)}
         rewards = self.shape(rollout, rewards)
-        self.last_advantages = group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean)
+        self.seen["advantages"] = group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean)
         if c.dynamic_sampling:
             rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
             if rollout is None:
@@ -303,7 +303,7 @@ class GRPO(Method):
         if c.top_entropy < 1:
             advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
         if not c.dynamic_sampling:  # there, a batch has other rows
-            self.last_advantages = advantages
+            self.seen["advantages"] = advantages
         # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at
         # all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
@@ -346,6 +346,7 @@ class GRPO(Method):
     def kl(self, rollout, rows=64):
         """KL(pi || pi_ref) per token, the k1 estimate from the first rows of a rollout. It may come out slightly negative."""
         reference, _ = score(self.reference, rollout.tokens[:rows], self.config.temperature)
+        self.seen["ref_logprobs"] = reference
         return float((rollout.logprobs[:rows] - reference)[rollout.mask[:rows]].mean())
 
     def state_dict(self):

@@ -18,7 +18,6 @@ from sample import SamplingConfig, collect
 class Method:
     """A base for algorithms. `Config`, a dataclass that derives from sample.SamplingConfig, holds their settings."""
     Config = SamplingConfig
-    last_advantages = None  # (B,) or (B, T), if `update` leaves them here: for rollouts.jsonl alone
     saved = ()  # names of attributes that a checkpoint holds: with a state_dict of their own, or JSON values
 
     def __init__(self, policy, task, config, generator=None, reward=None):
@@ -27,6 +26,7 @@ class Method:
         rollouts go into `rollout.discarded`."""
         self.policy, self.task, self.config, self.generator, self.reward = policy, task, config, generator, reward
         self.behavior = policy  # the model that is sampled from
+        self.seen = {}  # what `update` has computed of the tokens of its rollout anyway, left here for plumbing/rollouts.py
 
     @property
     def max_new_tokens(self):

@@ -34,18 +34,21 @@ from sample import SamplingConfig, collect, score, values
 from tasks.tokenizer import EOS
 
 LARGEST = 16_000_000       # bytes of the file
-LOOK = 4, 8                # at a look: so many val problems, so many samples of each
+LOOK = 3, 8                # at a look: so many val problems, so many samples of each
 LIKELIEST, RARE = 5, 1e-3  # alternatives of a token; those that are rarer than this are left out
 
 
 # ------------------------------------------------------------------------------------------- what is known of a sample
 
 @torch.no_grad()
-def likeliest(model, tokens, temperature):
-    """The likeliest tokens at every place, aligned as by sample.score: tokens (B, T) -> probabilities and
-    ids, each (B, T, LIKELIEST). Nothing predicts the first token: 0."""
-    best = torch.softmax(model(tokens[:, :-1]) / temperature, -1).topk(LIKELIEST, dim=-1)
-    return [torch.cat((x.new_zeros(len(x), 1, LIKELIEST), x), dim=1) for x in best]
+def choices(model, tokens, temperature):
+    """What the policy chose from at every place, aligned as by sample.score, which has the log-probs:
+    tokens (B, T) -> entropies (B, T), and the probabilities and the ids of the likeliest, each (B, T,
+    LIKELIEST). Nothing predicts the first token: 0."""
+    logp = torch.log_softmax(model(tokens[:, :-1]) / temperature, dim=-1)
+    p = logp.exp()
+    found = -(p * logp).sum(-1), *p.topk(LIKELIEST, dim=-1)
+    return [torch.cat((x.new_zeros(len(x), 1, *x.shape[2:]), x), dim=1) for x in found]
 
 
 def step_truths(task, problem, pieces):
@@ -80,32 +83,29 @@ def step_truths(task, problem, pieces):
 
 
 @torch.no_grad()
-def before_update(method, model, rollout, temperature):
-    """Of each token, under the `model` that sampled -> {name: (B, T)}, and the alternatives."""
-    tokens = rollout.tokens
-    seen = {"logprobs": rollout.logprobs, "entropies": score(model, tokens, temperature)[1]}
-    if getattr(method, "reference", None) is not None:
-        seen["ref_logprobs"] = score(method.reference, tokens, temperature)[0]
-    if getattr(method, "critic", None) is not None:
-        seen["values"] = values(method.critic, tokens)
-    return seen, likeliest(model, tokens, temperature)
+def other_models(method, rollout, temperature, names=("ref_logprobs", "values")):
+    """What the other models of a method say of each token -> {name: (B, T)}, those of `names` that it has."""
+    seen = {}
+    if "ref_logprobs" in names and getattr(method, "reference", None) is not None:
+        seen["ref_logprobs"] = score(method.reference, rollout.tokens, temperature)[0]
+    if "values" in names and getattr(method, "critic", None) is not None:
+        seen["values"] = values(method.critic, rollout.tokens)
+    return seen
 
 
 @torch.no_grad()
-def after_update(method, rollout, advantages):
-    """What the update did to each token -> {name: (B, T)}. advantages (B,), (B, T), or None: the method has none."""
+def after_update(method, rollout, seen):
+    """What the update did to each token -> {name: (B, T)}: ratios, and which are clipped if there are advantages and a clip."""
     c, mask = method.config, rollout.mask
     log_rho = (score(method.policy, rollout.tokens, c.temperature)[0] - rollout.logprobs).masked_fill(~mask, 0.0)
     if getattr(c, "ratio", "token") == "sequence":
         log_rho = (log_rho.sum(1, keepdim=True) / mask.sum(1, keepdim=True)).expand_as(mask)
     rho = log_rho.exp()
-    if advantages is None:
+    if "advantages" not in seen or not hasattr(c, "clip_low"):
         return {"ratios": rho}
-    A = advantages if advantages.ndim == 2 else advantages[:, None].expand_as(mask)
-    if not hasattr(c, "clip_low"):
-        return {"advantages": A, "ratios": rho}
+    A = seen["advantages"]
     clipped = ((A > 0) & (rho > 1 + c.clip_high)) | ((A < 0) & (rho < 1 - c.clip_low))
-    return {"advantages": A, "ratios": rho, "clipped": clipped & mask}
+    return {"ratios": rho, "clipped": clipped & mask}
 
 
 # ------------------------------------------------------------------------------------------------------------ the file
@@ -168,7 +168,9 @@ def log_look(run):
     temperature, generator = run.configs["algorithm"].temperature, torch.Generator(run.device).manual_seed(0)
     rollout = collect(run.policy, run.task, fixed_problems(run.task, "val", problems),
                       SamplingConfig(group_size=group_size, temperature=temperature, max_new_tokens=run.max_new_tokens), generator)
-    write(run, run.step, "val", group_size, rollout, *run.reward(rollout), *before_update(run.method, run.policy, rollout, temperature))
+    entropies, *alternatives = choices(run.policy, rollout.tokens, temperature)
+    write(run, run.step, "val", group_size, rollout, *run.reward(rollout),
+          {"logprobs": rollout.logprobs, "entropies": entropies, **other_models(run.method, rollout, temperature)}, alternatives)
 
 
 @contextlib.contextmanager
@@ -182,8 +184,12 @@ def logged(run, rollout, rewards, accuracy):
         yield
         return
     rows = torch.arange(count, device=rollout.tokens.device)
-    part, method.last_advantages = rollout.select(rows), None
-    seen, alternatives = before_update(method, method.behavior, part, config.temperature)
+    part, method.seen = rollout.select(torch.arange(count, device=rollout.tokens.device)), {}
+    T = int(part.lengths.max())  # nothing is computed behind the longest of them
+    part.tokens, part.mask, part.logprobs = part.tokens[:, :T], part.mask[:, :T], part.logprobs[:, :T]
+    entropies, *alternatives = choices(method.behavior, part.tokens, config.temperature)
     yield
-    advantages = method.last_advantages if method.last_advantages is None else method.last_advantages[rows]
-    write(run, run.step + 1, "train", size, part, rewards, accuracy, seen | after_update(method, part, advantages), alternatives)
+    seen = {name: (x if x.ndim == 2 else x[:, None].expand_as(rollout.mask))[:count, :T] for name, x in method.seen.items() if len(x) >= count}
+    seen |= other_models(method, part, config.temperature, {"ref_logprobs"} - seen.keys())  # a reference does not change; a critic has
+    write(run, run.step + 1, "train", size, part, rewards, accuracy,
+          {"logprobs": part.logprobs, "entropies": entropies, **seen, **after_update(method, part, seen)}, alternatives)

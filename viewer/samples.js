@@ -67,7 +67,7 @@ function key(quantity) {
 // ---- the view: run and step, then the groups, then the table, then the sample; each redraws what lies below it
 
 function showSamples(run, step) {
-  Object.assign(state, {run, step, group: 0, sample: 0});
+  Object.assign(state, {run, step, group: 0, sample: 0, token: -1});
   show("samples");
 }
 
@@ -118,7 +118,7 @@ function drawTable() {
   const of = (columns[table.sort] || columns[0])[1], order = (a, b) => of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : 0;
   const rows = all.filter(FILTERS[table.filter]).sort((a, b) => table.down ? order(b, a) : order(a, b));
   const choose = sample => { state.group = groups.indexOf(sample.group) >= 0 && state.group >= 0 ? groups.indexOf(sample.group) : state.group;
-                             state.sample = all.indexOf(sample); mark(); drawSample(all[state.sample]); };
+                             state.sample = all.indexOf(sample); state.token = -1; mark(); drawSample(all[state.sample]); };
   const mark = () => [...$("table").querySelectorAll("tr.choice")].forEach((row, k) => row.setAttribute("aria-selected", String(rows[k] == all[state.sample])));
   const sortBy = k => { table.down = table.sort == k && !table.down; table.sort = k; drawTable(); $("table").querySelectorAll("th button")[k].focus(); };
   $("table").replaceChildren(
@@ -149,9 +149,15 @@ function drawSample(sample) {
   const numbers = el("div", {class: "numbers", "aria-live": "polite"}, el("p", {class: "soft"}, "Point at a token, or walk with the arrow keys: its numbers, and what else could have stood there."));
   const text = el("div", {class: "tokens", id: "text", role: "group", "aria-label": "the sample, token by token"});
   const note = el("p", {class: "soft"});
-  const look = target => { if (target.dataset.t) tell(numbers, sample, Number(target.dataset.t)); };
+  const look = target => {
+    if (!target?.dataset.t) return;
+    text.querySelector(".here")?.classList.remove("here");
+    target.classList.add("here");
+    state.token = Number(target.dataset.t);
+    tell(numbers, sample, state.token);
+  };
   text.addEventListener("pointerover", event => look(event.target));
-  text.addEventListener("focusin", event => look(event.target));
+  text.addEventListener("focusin", event => { look(event.target); remember(); });
   text.addEventListener("keydown", event => {
     const by = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10}[event.key], t = Number(event.target.dataset.t);
     if (!by) return;
@@ -162,6 +168,7 @@ function drawSample(sample) {
   const own = sample.group.clip, canClip = sample.ratio != null && sample.advantage != null;
   const redraw = () => {
     text.replaceChildren(el("span", {class: "prompt"}, sample.group.problem), ...tokenSpans(sample, state.colour, true));
+    look(text.querySelector(`[data-t="${state.token}"]`));
     const false_ = falseSteps(sample), cut = clippedTokens(sample);
     note.textContent = [verdict(sample), canClip ? `${cut} of ${sample.tokens.length} tokens would be clipped (boxes)` : "",
       sample.steps ? `${false_} false step${false_ == 1 ? "" : "s"} (wavy line); dotted: true, but the target is out of reach from here` : ""].filter(x => x).join(" · ");

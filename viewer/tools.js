@@ -6,7 +6,7 @@ const RUNS = DATA.runs;
 const $ = id => document.getElementById(id);
 
 // What the reader looks at. It stands in the address too (#view=samples&step=20), so that it can be sent to somebody.
-const state = {view: "curves", run: 0, step: 0, group: 0, sample: 0, colour: "logp", problem: "", tree: 0, at: 0};
+const state = {view: "curves", run: 0, step: 0, group: 0, sample: 0, token: -1, colour: "logp", problem: "", tree: 0, at: 0};
 const hidden = new Set();  // numbers of runs that are switched off
 for (const [name, value] of new URLSearchParams(location.hash.slice(1)))
   if (name in state) state[name] = typeof state[name] == "number" ? Number(value) || 0 : value;
