@@ -114,6 +114,7 @@ class DPO(Method):
         """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c = self.config
         items = torch.stack(pairs(rewards.to(self.policy.device), c.group_size), 1)  # (N, 2)
+        self.seen["advantages"] = torch.zeros(len(rewards), device=self.policy.device)
 
         def loss(part):
             tokens, mask = part.cut(rollout.tokens, rollout.mask)
@@ -121,6 +122,8 @@ class DPO(Method):
             with torch.no_grad():
                 ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
             value, margins = dpo_loss(*logps.chunk(2), *ref_logps.chunk(2), c.beta)
+            a = c.beta * torch.sigmoid(-margins.detach())
+            self.seen["advantages"][part.rows] = torch.cat((a, -a))
             # Only the difference is trained. Both completions share most of their tokens, and pushing
             # the rejected one down pushes those down too: the chosen log-prob often falls, only less
             # than the rejected one.

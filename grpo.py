@@ -331,11 +331,12 @@ class GRPO(Method):
             self.reference.load_state_dict(self.policy.state_dict())
         self.steps += 1
         rewards = self.shape(rollout, rewards)
+        advantages = self.seen["advantages"] = self.advantages(rollout, rewards)
         if c.dynamic_sampling:
             rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
             if rollout is None:
                 return metrics
-        advantages = self.advantages(rollout, rewards)
+            advantages = self.advantages(rollout, rewards)
         # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at
         # all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
@@ -394,6 +395,7 @@ class GRPO(Method):
     def kl(self, rollout, rows=64):
         """KL(pi || pi_ref) per token, the k1 estimate from the first rows of a rollout. It may come out slightly negative."""
         reference, _ = score(self.reference, rollout.tokens[:rows], self.config.temperature)
+        self.seen["ref_logprobs"] = reference
         return float((rollout.logprobs[:rows] - reference)[rollout.mask[:rows]].mean())
 
     def state_dict(self):

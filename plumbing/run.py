@@ -2,7 +2,8 @@
 
     config.json      the whole command           metrics.jsonl   one line a step of the run
     checkpoint.pt    everything to go on from    samples.txt     what the model writes, early and late
-    summary.json     the test split, before and after
+    summary.json     the test split, before and after            rollouts.jsonl  whole groups, token by token
+    run.html         all of it to look at (view.py)
 
 After a kill at any moment the folder holds a checkpoint and a log that is at most ahead of it:
 `restore` cuts the log back.
@@ -20,7 +21,7 @@ import tasks
 from config import InputError, setting
 from evaluate import fixed_problems, pick_device
 from model import GPT, GPTConfig, Optimizers
-from plumbing import catalogue
+from plumbing import catalogue, rollouts, track
 from rewards import rule_rewards
 from sample import SamplingConfig, collect
 from tasks.tokenizer import EOS
@@ -53,6 +54,8 @@ class Config:
     test_problems: int = setting(500, "test problems before and after", low=1, high=10**6)
     test_samples: int = setting(16, "samples per test problem", low=16, high=10**5)
     checkpoint_every: int = setting(20, "steps between checkpoints", low=1, high=10**7)
+    log_rollouts: int = setting(1, "groups of each step for rollouts.jsonl, beside those of each look", low=0, high=10**4)
+    track: str = setting("none", "copy the metrics there as well, if it is installed", choices=("none", *track.MODULES))
     baselines: bool = setting(False, "also train the warm start on for as long as RL took (doubles the time)")
 
 
@@ -177,6 +180,7 @@ class Run:
         """Go back to the last checkpoint, and cut the log back to it. False if the run was stopped before its first one."""
         checkpoint.sweep(self.folder)
         if not (self.folder / "checkpoint.pt").exists():
+            self.write("rollouts.jsonl", "")
             self.write("metrics.jsonl", "")  # not empty only if somebody took the checkpoint away
             return False
         content = checkpoint.load(self.folder)
@@ -197,6 +201,7 @@ class Run:
         lines = self.read("metrics.jsonl").splitlines()[:self.step]
         self.write("metrics.jsonl", "".join(line + "\n" for line in lines))
         self.write("samples.txt", "".join(self.pages(self.step)))
+        rollouts.cut_back(self)
         return True
 
     def read(self, name):
@@ -228,6 +233,7 @@ class Run:
             f"{problem.prompt}{text}{EOS if ended else ' (cut off)'}\n--- reward {reward:g}\n"
             for problem, text, ended, reward in zip(rollout.problems, texts, done, rewards.tolist()))
         self.write("samples.txt", "".join(self.pages(self.step - 1)) + page)  # a resumed run may have been here before
+        rollouts.log_look(self)
         return page
 
     def draw_curves(self):
@@ -238,3 +244,8 @@ class Run:
                 plot.curves(self.folder)
             except ModuleNotFoundError:
                 print("(no curves.png: matplotlib is not installed)")
+        try:
+            import view
+            view.write_page([self.folder], self.folder / "run.html")
+        except Exception as error:  # a picture must not end a run
+            print(f"(no run.html: {error})")

@@ -171,8 +171,15 @@ class Countdown(Task):
                 target = rng.choice(sorted(reachable(numbers)))
             if target and target <= o.max_target:
                 break
-        order = sorted(numbers, key=lambda _: rng.random())  # shuffled, so that a position means nothing
-        return Problem(f"Use {', '.join(map(str, order))} to make {target}.\n", target, ("countdown", *numbers, target))
+        return self.problem(sorted(numbers, key=lambda _: rng.random()), target)  # shuffled, so that a position means nothing
+
+    def problem(self, numbers, target):
+        prompt = f"Use {', '.join(map(str, numbers))} to make {target}.\n"
+        return Problem(prompt, target, ("countdown", *sorted(numbers), target))
+
+    def parse_problem(self, prompt):
+        *numbers, target = map(int, re.findall("[0-9]+", prompt))
+        return self.problem(numbers, target)
 
     def demonstration(self, problem, rng):
         o, (_, *numbers, target) = self.options, problem.key

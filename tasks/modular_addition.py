@@ -53,9 +53,16 @@ class ModularAddition(SerialTask):
     def draw(self, rng):
         o = self.options
         k = o.min_k + int(rng.random() * (o.max_k - o.min_k + 1))
-        numbers = [int(rng.random() * o.m) for _ in range(k)]
-        return Problem(f"Add {', '.join(map(str, numbers))} mod {o.m}.\n", str(sum(numbers) % o.m),
-                       ("modular_addition", o.m, *sorted(numbers)))
+        return self.problem([int(rng.random() * o.m) for _ in range(k)])
+
+    def problem(self, numbers):
+        m = self.options.m
+        return Problem(f"Add {', '.join(map(str, numbers))} mod {m}.\n", str(sum(numbers) % m),
+                       ("modular_addition", m, *sorted(numbers)))
+
+    def parse_problem(self, prompt):
+        *numbers, _ = map(int, re.findall("[0-9]+", prompt))
+        return self.problem(numbers)
 
     def chain(self, problem):
         # From the prompt: the key has forgotten the order.

@@ -63,13 +63,18 @@ def log(folder):
     return [{name: v for name, v in line.items() if name not in ("seconds", "tokens_per_second")} for line in lines]
 
 
+def trained_on(folder):
+    """The lines of rollouts.jsonl that are about training. Those of the looks depend on where a run was stopped: it looks at its end."""
+    return [line for line in (folder / "rollouts.jsonl").read_text().splitlines() if '"kind": "train"' in line]
+
+
 def weights(folder):
     return checkpoint.load(folder)["model"]
 
 
 def assert_same_run(a, b):
     """Bit by bit."""
-    assert log(a) == log(b)
+    assert log(a) == log(b) and trained_on(a) == trained_on(b) != []
     ours, theirs = weights(a), weights(b)
     assert ours.keys() == theirs.keys() and all(torch.equal(w, theirs[name]) for name, w in ours.items())
 
@@ -101,6 +106,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(runs, straight, monkeypat
         if run.step == 3:
             run.append("metrics.jsonl", '{"step": 4, "rew')
             run.append("samples.txt", "=== step 3\nUse")
+            run.append("rollouts.jsonl", '{"step": 4, "ki')
             raise RuntimeError("power cut")
         return original(run)
 
@@ -222,6 +228,7 @@ def test_every_algorithm_runs_through_the_loop(runs, algo, dealt, straight):
     assert [line["step"] for line in lines] == [1, 2] and lines[-1]["updates"] == summary["updates"] > 0
     assert all(math.isfinite(line[name]) for line in lines for name in line)
     assert 0 <= summary["after"]["pass@1"] <= 1 and checkpoint.load_run(out)[2]["algo"] == algo
+    assert len(trained_on(out)) >= 2 and (out / "run.html").stat().st_size < 5e6
 
 
 def waits(state):
