@@ -78,6 +78,7 @@ def write_folder(folder, model, task, config, summary=None):
     files = {"config.json": fields | special | {"thinksmall": ours}, "tokenizer.json": tokenizer_json(task.tokenizer),
              "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": PAD,
                                        "padding_side": "left", "clean_up_tokenization_spaces": False,
+                                       "model_input_names": ["input_ids", "attention_mask"],
                                        "model_max_length": model.config.block_size},
              "generation_config.json": special | {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": limit}}
     for name, content in files.items():

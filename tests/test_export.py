@@ -203,3 +203,11 @@ def test_what_transformers_saves_can_be_loaded_here(exported, theirs, tmp_path):
         part.save_pretrained(tmp_path)
     back, _, _ = checkpoint.load_run(tmp_path)
     assert all(torch.equal(w, exported[1].state_dict()[name]) for name, w in back.state_dict().items())
+
+
+def test_the_example_of_the_card_runs(exported, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(exported[0])
+    [code] = re.findall(r"```python\n(.*?)```", (exported[0] / "README.md").read_text(), re.S)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("Use ")
