@@ -14,7 +14,7 @@ One model, three ways to run it, and a test that they agree:
   model.prefill(tokens, ..., cache)   the same, and the keys and values are kept in a cache: the prompt
   model.decode(token, ..., cache)     one token per row, everything earlier is read from the cache: sampling
 
-What is simplified: no dropout (data is drawn fresh, hardly anything is seen twice), no grouped queries.
+What is simplified: no dropout (data is drawn fresh, hardly anything is seen twice).
 """
 import copy
 import math
@@ -32,18 +32,19 @@ class GPTConfig:
     block_size: int    # the longest sequence, prompt and completion together
     n_layer: int = 3
     n_head: int = 4
-    n_embd: int = 128  # a multiple of 2 * n_head: RoPE turns pairs of channels
+    n_embd: int = 128    # a multiple of 2 * n_head: RoPE turns pairs of channels
+    n_kv_head: int = 0   # heads of keys and values, a divisor of n_head; 0: as many as n_head
 
 
 class KVCache:
     """Keys and values of every layer for a batch of rows. It belongs to the sampler, which allocates it
     once.
 
-    keys, values: one (B, n_head, T, head_dim) tensor a layer, B and T the largest batch and length so far.
+    keys, values: one (B, n_kv_head, T, head_dim) tensor a layer, B and T the largest batch and length so far.
     """
 
     def __init__(self, config, batch, length, device, dtype):
-        shape = (batch, config.n_head, length, config.n_embd // config.n_head)
+        shape = (batch, config.n_kv_head or config.n_head, length, config.n_embd // config.n_head)
         self.batch, self.length = batch, length
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
@@ -66,21 +67,26 @@ def rotate(x, rope):
 
 
 class Block(nn.Module):
-    """One layer: attention, then a SwiGLU MLP, each on the normalised residual stream and added back to it."""
+    """One layer: attention, then a SwiGLU MLP, each on the normalised residual stream and added back to it.
+
+    Grouped queries (arXiv:2305.13245): query head h reads key-value head h // (n_head / n_kv_head). A
+    smaller cache, and so quicker sampling, which is bound by reading it.
+    """
 
     def __init__(self, config):
         super().__init__()
-        C, self.n_head = config.n_embd, config.n_head
+        C, self.head_dim = config.n_embd, config.n_embd // config.n_head
+        kv = self.head_dim * (config.n_kv_head or config.n_head)
         hidden = -(-8 * C // 3 // 32) * 32  # 8/3 C as in Llama, rounded up to a multiple of 32
         self.attention_norm, self.mlp_norm = nn.RMSNorm(C, eps=1e-5), nn.RMSNorm(C, eps=1e-5)
-        self.q, self.k, self.v, self.out = (nn.Linear(C, C, bias=False) for _ in range(4))
+        self.q, self.k, self.v, self.out = (nn.Linear(C, width, bias=False) for width in (C, kv, kv, C))
         self.gate, self.up = (nn.Linear(C, hidden, bias=False) for _ in range(2))
         self.down = nn.Linear(hidden, C, bias=False)
 
     def forward(self, x, rope, attend):
         """x (B, T, C) -> (B, T, C). `attend(q, k, v)` is the one thing in which training and sampling differ."""
         y = self.attention_norm(x)
-        q, k, v = (project(y).unflatten(-1, (self.n_head, -1)) for project in (self.q, self.k, self.v))  # (B, T, H, D)
+        q, k, v = (project(y).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v))  # (B, T, H, D)
         y = attend(rotate(q, rope).transpose(1, 2), rotate(k, rope).transpose(1, 2), v.transpose(1, 2))  # (B, H, T, D)
         x = x + self.out(y.transpose(1, 2).flatten(-2))
         y = self.mlp_norm(x)
@@ -95,6 +101,8 @@ class GPT(nn.Module):
         super().__init__()
         if config.n_embd % (2 * config.n_head):
             raise ValueError(f"n_embd {config.n_embd} must be a multiple of 2 * n_head = {2 * config.n_head}")
+        if config.n_head % (config.n_kv_head or config.n_head):
+            raise ValueError(f"n_head {config.n_head} must be a multiple of n_kv_head {config.n_kv_head}")
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -129,6 +137,7 @@ class GPT(nn.Module):
                     cache.keys[i][:B, :, :T], cache.values[i][:B, :, :T] = k, v
                 # Rows are padded on the right, so the plain causal mask is enough: no real token ever
                 # sees padding.
+                k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) if x.shape[1] < q.shape[1] else x for x in (k, v))
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = block(x, self.rope[:T, None], attend)
         return self.norm(x)
@@ -166,11 +175,12 @@ class GPT(nn.Module):
         as a CUDA graph.
         """
         B, S = tokens.shape
-        H, D = self.config.n_head, self.config.n_embd // self.config.n_head
+        H, D = self.config.n_kv_head or self.config.n_head, self.config.n_embd // self.config.n_head
+        G = self.config.n_head // H  # queries that share a key-value head
         positions = starts[:, None] + torch.arange(S, device=tokens.device) if S > 1 else starts[:, None]  # (B, S)
         rope = self.rope[positions.clamp(max=len(self.rope) - 1)][:, :, None]  # (B, S, 1, D/2); only padding can be beyond
         hidden = torch.arange(kv_length, device=tokens.device) > positions[..., None]  # (B, S, kv_length)
-        bias = torch.zeros(hidden.shape, device=tokens.device).masked_fill(hidden, float("-inf"))[:, None]
+        bias = torch.zeros(hidden.shape, device=tokens.device).masked_fill(hidden, float("-inf"))[:, None].repeat(1, 1, G, 1)
         heads = torch.arange(B * H, device=tokens.device).view(B, H, 1)
         slots = (heads * cache.length + positions[:, None]).flatten()  # (B * H * S): where in a buffer, seen as (B * H * T, D)
         x = self.embed(tokens)
@@ -179,10 +189,14 @@ class GPT(nn.Module):
                 keys, values = cache.keys[i], cache.values[i]
                 for buffer, new in ((keys, k), (values, v)):
                     buffer.view(-1, D).index_copy_(0, slots, new.reshape(-1, D).to(buffer))
+                keys, values = keys[:B, :, :kv_length], values[:B, :, :kv_length]
+                q = q.reshape(B, H, G * S, D)  # the queries of a group lie below each other: one product for all of them
                 if q.is_cuda:  # one kernel; on the CPU it takes twice as long as the three lines below when S is 1
-                    return F.scaled_dot_product_attention(q, keys[:B, :, :kv_length], values[:B, :, :kv_length], attn_mask=bias)
-                scores = q @ keys[:B, :, :kv_length].transpose(-1, -2) * D ** -0.5 + bias  # (B, H, S, kv_length)
-                return scores.softmax(-1).to(values) @ values[:B, :, :kv_length]
+                    y = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+                else:
+                    scores = q @ keys.transpose(-1, -2) * D ** -0.5 + bias  # (B, H, G * S, kv_length)
+                    y = scores.softmax(-1).to(values) @ values
+                return y.reshape(B, G * H, S, D)
             x = block(x, rope, attend)
         return self.norm(x)
 

@@ -152,11 +152,11 @@ def llama(model):
     from transformers import LlamaConfig, LlamaForCausalLM
     c, block = model.config, model.blocks[0]
     config = LlamaConfig(vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=block.gate.out_features,
-                         num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
-                         rms_norm_eps=1e-5, rope_theta=10_000.0, tie_word_embeddings=True, attention_bias=False, mlp_bias=False,
+                         num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head or c.n_head,
+                         max_position_embeddings=c.block_size, rms_norm_eps=1e-5, rope_theta=10_000.0, tie_word_embeddings=True, attention_bias=False, mlp_bias=False,
                          bos_token_id=None, pad_token_id=0, eos_token_id=1, attn_implementation="sdpa", dtype="float32")
     theirs = LlamaForCausalLM(config).to(model.device)
-    apart = lambda w: w.unflatten(0, (c.n_head, -1, 2)).transpose(1, 2).flatten(0, 2)
+    apart = lambda w: w.unflatten(0, (-1, c.n_embd // c.n_head // 2, 2)).transpose(1, 2).flatten(0, 2)
     with torch.no_grad():
         theirs.model.embed_tokens.weight.copy_(model.embed.weight)
         theirs.model.norm.weight.copy_(model.norm.weight)

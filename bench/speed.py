@@ -107,7 +107,7 @@ def sampling_work(model, starts, lengths, group=1):
       a token that is read, with n keys to look at (its own included)    2 P + 4 n d L operations     (q k, and the sum of values)
       a token that is sampled                                            2 V d operations
       a step: all rows advance by a token                                4 (P + V d) bytes            the weights
-      a row in it                                                        2 n d L x 4 bytes            its keys and values
+      a row in it                                                        2 n k L x 4 bytes            its keys and values, k wide
     The last token of a row is never read. The embedding is a lookup.
     """
     c, first, last = model.config, starts[::group], lengths - 1
@@ -116,7 +116,7 @@ def sampling_work(model, starts, lengths, group=1):
     read = int(first.sum() + (last - starts).sum())
     attention = 4 * c.n_embd * c.n_layer * (keys_seen(0 * first, first) + n)
     operations = 2 * P * read + attention + 2 * head * int((lengths - starts).sum())
-    return operations, 4 * (P + head) * steps + 2 * n * c.n_embd * c.n_layer * 4
+    return operations, 4 * (P + head) * steps + 2 * n * kv_width(c) * c.n_layer * 4
 
 
 def reading_work(model, lengths, train=False):
@@ -129,6 +129,11 @@ def reading_work(model, lengths, train=False):
     c, P, head = model.config, weights(model), model.embed.weight.numel()
     operations = 2 * (P + head) * int(lengths.sum()) + 4 * c.n_embd * c.n_layer * keys_seen(0 * lengths, lengths)
     return operations * (3 if train else 1), 4 * (P + head) * (10 if train else 1)
+
+
+def kv_width(config):
+    """The channels of a token's keys, and of its values, in one layer."""
+    return config.n_embd // config.n_head * (config.n_kv_head or config.n_head)
 
 
 def weights(model):
@@ -265,7 +270,7 @@ def bench_sweep(machine, repeats=2):
             work = sampling_work(models[i], starts, starts + new, GROUP)
             nodes = kernels(lambda: generate(models[i], prompts[:rows], new), device)
             costs.append(seconds / rows / new * 1e6)
-            caches.append(keys_seen(starts, starts + new - 1) / rows / new * 2 * c.n_embd * c.n_layer * 4 / 1024)
+            caches.append(keys_seen(starts, starts + new - 1) / rows / new * 2 * kv_width(c) * c.n_layer * 4 / 1024)
             share, bound = machine.floor(*work, nodes)
             print(f"  {settings[i][column]:<30}{costs[i]:>10.1f}{costs[i] / costs[0]:>10.2f}{caches[i]:>16.0f}"
                   f"{caches[i] / caches[0]:>10.2f}{share / seconds:>13.0%}   {bound}")

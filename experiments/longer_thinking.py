@@ -34,7 +34,7 @@ def cell(folder, plan, name, seed):
     if model.config.block_size < task.max_prompt_tokens + ROOM:
         from model import GPT, GPTConfig
         c = model.config
-        longer = GPT(GPTConfig(c.vocab_size, task.max_prompt_tokens + ROOM, c.n_layer, c.n_head, c.n_embd))
+        longer = GPT(GPTConfig(c.vocab_size, task.max_prompt_tokens + ROOM, c.n_layer, c.n_head, c.n_embd, c.n_kv_head))
         longer.load_state_dict(model.state_dict())
         model = longer
     judged = evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["samples"], ROOM)

@@ -37,6 +37,7 @@ class Config:
     compile: bool = setting(False, "torch.compile the forward pass of training: quicker steps after a minute of compiling")
     n_layer: int = setting(3, "layers", low=1, high=100)
     n_head: int = setting(4, "attention heads", low=1, high=100)
+    n_kv_head: int = setting(0, "heads of keys and values, a divisor of n_head: fewer sample quicker; 0: n_head", low=0, high=100)
     n_embd: int = setting(128, "width, a multiple of 2 * n_head", low=2, high=16384)
     block_size: int = setting(0, "context length in tokens; 0: what the task needs", low=0, high=65536)
     steps: int = setting(200, "steps of reinforcement learning", low=0, high=10**7)
@@ -52,7 +53,7 @@ class Config:
 
 def new_model(task, loop, block_size, device):
     torch.manual_seed(loop.seed)  # the same weights on every device: they are drawn on the CPU
-    model = GPT(GPTConfig(task.tokenizer.n_vocab, block_size, loop.n_layer, loop.n_head, loop.n_embd)).to(device)
+    model = GPT(GPTConfig(task.tokenizer.n_vocab, block_size, loop.n_layer, loop.n_head, loop.n_embd, loop.n_kv_head)).to(device)
     model.compute_dtype = getattr(torch, loop.dtype)
     if loop.compile:
         model.compile(dynamic=True)  # model(tokens) alone, under the same names; sampling has graphs of its own
@@ -63,6 +64,8 @@ def block_size(task, loop, max_new_tokens):
     """-> the context length. InputError if it is too short for the task, or the width does not fit the heads."""
     if loop.n_embd % (2 * loop.n_head):
         raise InputError(f"--n-embd {loop.n_embd}: must be a multiple of 2 * --n-head = {2 * loop.n_head}")
+    if loop.n_head % (loop.n_kv_head or loop.n_head):
+        raise InputError(f"--n-kv-head {loop.n_kv_head}: --n-head {loop.n_head} must be a multiple of it")
     if 0 < max_new_tokens < task.min_new_tokens:
         raise InputError(f"--max-new-tokens {max_new_tokens}: too short for {task.name}, whose answers need {task.min_new_tokens}")
     needed = task.max_prompt_tokens + max(max_new_tokens, task.max_new_tokens)
@@ -130,7 +133,7 @@ class Run:
             self.write("metrics.jsonl", "")  # not empty only if somebody took the checkpoint away
             return False
         content = checkpoint.load(self.folder)
-        if "state" not in content or content["shape"] != asdict(self.policy.config):
+        if "state" not in content or GPTConfig(**content["shape"]) != self.policy.config:
             raise InputError(f"--resume {self.folder}: its checkpoint.pt is not that of its config.json")
         state = content["state"]
         self.policy.load_state_dict(content["model"])

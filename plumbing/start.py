@@ -137,7 +137,8 @@ def expected_memory(run):
     rows, length = a.prompts * a.group_size, c.block_size
     if getattr(a, "rollouts", 0) and getattr(a, "kind", "prm") == "prm":  # Monte-Carlo rollouts from every step, so many at once
         rows = max(rows, min(verifier.ROLLOUT_BATCH, rows * length * a.rollouts))
-    cache = 2 * c.n_layer * rows * length * c.n_embd * (2 if run.loop.dtype == "bfloat16" else 4)
+    kv_width = c.n_embd // c.n_head * (c.n_kv_head or c.n_head)
+    cache = 2 * c.n_layer * rows * length * kv_width * (2 if run.loop.dtype == "bfloat16" else 4)
     scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
     forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
     return weights + cache + max(scratch, forward) + 300e6

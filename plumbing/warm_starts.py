@@ -19,7 +19,7 @@ def init_from(path, model, task):
     other, other_task, _ = checkpoint.load_run(path)
     if other_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
         raise InputError(f"--init {path}: its vocabulary is that of task {other_task.name}, not of {task.name}")
-    for name in ("n_layer", "n_head", "n_embd"):
+    for name in ("n_layer", "n_head", "n_embd", "n_kv_head"):
         theirs, ours = getattr(other.config, name), getattr(model.config, name)
         if theirs != ours:
             raise InputError(f"--init {path}: has {name} {theirs}, this run {ours}; add {flag(name)} {theirs}")

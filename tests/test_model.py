@@ -65,6 +65,8 @@ def test_the_embedding_is_tied_and_nothing_has_a_bias():
 def test_sizes_that_do_not_fit_are_an_error():
     with pytest.raises(ValueError, match="multiple of 2"):
         GPT(GPTConfig(12, 24, n_head=4, n_embd=36))
+    with pytest.raises(ValueError, match="n_kv_head 3"):
+        tiny_gpt(n_head=4, n_kv_head=3)
     with pytest.raises(ValueError, match="block_size 24"):
         tiny_gpt()(random_tokens(1, 25))
 
@@ -98,11 +100,22 @@ def read_step_by_step(model, tokens, starts, cache, until):
         yield step + 1, model.decode(tokens[rows, positions], positions, cache, longest + step + 1)
 
 
+@torch.no_grad()
+def test_grouped_queries_are_heads_whose_keys_and_values_are_shared():
+    """Query heads 0 and 1 read key-value head 0, heads 2 and 3 head 1: as a model that holds each of them twice."""
+    grouped, full, tokens = tiny_gpt(n_head=4, n_kv_head=2), tiny_gpt(n_head=4), random_tokens(3, 24)
+    twice = lambda w: w.unflatten(0, (2, 8)).repeat_interleave(2, 0).flatten(0, 1)
+    full.load_state_dict({name: twice(w) if name.endswith((".k.weight", ".v.weight")) else w for name, w in grouped.state_dict().items()})
+    torch.testing.assert_close(grouped(tokens), full(tokens), atol=1e-5, rtol=0)
+    assert KVCache(grouped.config, 5, 7, "cpu", torch.float32).keys[0].shape == (5, 2, 7, 8)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("starts", [(4, 4, 4), (1, 6, 3)], ids=["equal prompts", "mixed prompts"])
 @torch.no_grad()
-def test_cached_decoding_equals_the_full_forward_at_every_step(starts):
+def test_cached_decoding_equals_the_full_forward_at_every_step(starts, kv_heads):
     """Trap 22, up to the last position of the block. The cache is dirty and too large, as it is after an earlier call."""
-    model, tokens, starts = tiny_gpt(), random_tokens(3, 24), torch.tensor(starts)
+    model, tokens, starts = tiny_gpt(n_head=4, n_kv_head=kv_heads), random_tokens(3, 24), torch.tensor(starts)
     full = model(tokens)
     cache = KVCache(model.config, 5, 40, "cpu", torch.float32)
     for buffer in cache.keys + cache.values:

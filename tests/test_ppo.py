@@ -23,7 +23,7 @@ class Table(Bigram):
 
     def __init__(self, table):
         super().__init__(table)
-        self.config = SimpleNamespace(n_layer=0, n_head=1, n_embd=len(self.table), block_size=64)
+        self.config = SimpleNamespace(n_layer=0, n_head=1, n_kv_head=0, n_embd=len(self.table), block_size=64)
 
     def autocast(self):
         return nullcontext()

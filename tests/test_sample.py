@@ -132,9 +132,9 @@ def test_collect_puts_the_samples_of_a_problem_next_to_each_other():
 
 # ---- values
 
-def critic():
+def critic(n_kv_head=0):
     """With an opinion: as it begins, its head is 0, and so would be everything it says."""
-    model = ScalarModel(tiny_gpt())
+    model = ScalarModel(tiny_gpt(n_kv_head=n_kv_head))
     torch.nn.init.normal_(model.head.weight, generator=seeded(1))
     torch.nn.init.constant_(model.head.bias, 0.5)
     return model
@@ -167,10 +167,10 @@ def test_the_first_value_is_zero_and_the_others_have_a_gradient():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("batch", [1, 3, 512])
-def test_shared_beginnings_change_no_value(batch, device):
+@pytest.mark.parametrize("batch, kv_heads", [(1, 2), (3, 2), (512, 2), (3, 1)])
+def test_shared_beginnings_change_no_value(batch, kv_heads, device):
     """Traps 5 and 22: beginnings of mixed lengths, some of them neighbours and some not, endings up to the end of the block."""
-    model = critic().to(device)
+    model = critic(n_kv_head=kv_heads).to(device)
     a, b, c = [2, 3, 4], [5] * 20, [6]
     heads = [a, a, a, b, b, c, a, c, c]
     tails = [[7], [8, 9, 10, 11], [7, 8], [3], [4, 5, 6, 7], [2] * 23, [9, 9], [5], [5, 4]]

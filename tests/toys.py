@@ -26,7 +26,7 @@ def seeded(n=0, device="cpu"):
 class Bigram(nn.Module):
     """The logits of the next token are table[this token]. It can be sampled from, scored and trained like a GPT."""
     compute_dtype, device = torch.float32, torch.device("cpu")
-    config = SimpleNamespace(n_layer=0, n_head=1, n_embd=2, block_size=64)  # no layers: there is nothing to cache
+    config = SimpleNamespace(n_layer=0, n_head=1, n_kv_head=0, n_embd=2, block_size=64)  # no layers: there is nothing to cache
 
     def __init__(self, table):
         super().__init__()
@@ -49,10 +49,10 @@ def chain(vocab_size, *ids):
     return Bigram(table)
 
 
-def tiny_gpt(vocab_size=12, block_size=24, seed=0, scale=8.0, n_head=2):
+def tiny_gpt(vocab_size=12, block_size=24, seed=0, scale=8.0, n_head=2, n_kv_head=0):
     """2 layers, width 32. As initialised, attention is nearly uniform and a wrong key hardly shows; `scale` makes it matter."""
     torch.manual_seed(seed + SEEDS)
-    model = GPT(GPTConfig(vocab_size, block_size, n_layer=2, n_head=n_head, n_embd=32))
+    model = GPT(GPTConfig(vocab_size, block_size, n_layer=2, n_head=n_head, n_embd=32, n_kv_head=n_kv_head))
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim == 2:
