@@ -55,7 +55,7 @@ def to_llama(model):
     c, hidden = model.config, model.blocks[0].down.in_features
     head_dim = c.n_embd // c.n_head
     shape = {"vocab_size": c.vocab_size, "max_position_embeddings": c.block_size, "num_hidden_layers": c.n_layer,
-             "num_attention_heads": c.n_head, "num_key_value_heads": c.n_head, "hidden_size": c.n_embd,
+             "num_attention_heads": c.n_head, "num_key_value_heads": c.n_kv_head or c.n_head, "hidden_size": c.n_embd,
              "intermediate_size": hidden, "head_dim": head_dim}
     same = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
             "rope_theta": 10_000.0, "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "dtype": "float32"}
@@ -68,6 +68,8 @@ def from_llama(fields, state):
     something is missing."""
     shape = {"vocab_size": fields["vocab_size"], "block_size": fields["max_position_embeddings"],
              "n_layer": fields["num_hidden_layers"], "n_head": fields["num_attention_heads"], "n_embd": fields["hidden_size"]}
+    groups = fields["num_key_value_heads"]
+    shape["n_kv_head"] = 0 if groups == shape["n_head"] else groups
     head_dim = shape["n_embd"] // shape["n_head"]
     return shape, {ours: turned(ours, state[theirs], head_dim, neighbours) for ours, theirs in names(shape["n_layer"]).items()}
 

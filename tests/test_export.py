@@ -22,12 +22,13 @@ from toys import seed, seeded
 CONFIG = {"algo": "grpo", "task": "countdown", "dtype": "float32", "max_new_tokens": 0}
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+@pytest.fixture(scope="module", params=[0, 2], ids=["4 heads", "4 heads, 2 of keys"])
+def exported(request, tmp_path_factory):
     """-> (folder, model, task): a run of two layers whose weights are large enough for attention to matter."""
     place, task = tmp_path_factory.mktemp("export"), tasks.load("countdown", attempts=1)
     torch.manual_seed(seed())
-    model = GPT(GPTConfig(task.tokenizer.n_vocab, task.max_prompt_tokens + task.max_new_tokens, n_layer=2, n_head=4, n_embd=32))
+    model = GPT(GPTConfig(task.tokenizer.n_vocab, task.max_prompt_tokens + task.max_new_tokens, n_layer=2, n_head=4, n_embd=32,
+                          n_kv_head=request.param))
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(torch.randn(p.shape) * (0.3 if p.ndim == 2 else 1.0))  # norms too: each weight must find its place
