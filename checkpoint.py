@@ -22,6 +22,7 @@ import torch
 import tasks
 from config import InputError
 from model import GPT, GPTConfig, ScalarModel
+from plumbing import hugging_face
 
 FORMAT, VERSION = "thinksmall", 2
 
@@ -87,9 +88,12 @@ def save(path, model, task, config, **more):
 
 
 def load(path):
-    """The content of a checkpoint, given a run folder or a file, tensors on the CPU. InputError, one line, if it is none."""
+    """The content of a checkpoint, given a run folder, a file or a folder of export.py, tensors on the CPU. InputError, one line,
+    if it is none."""
     path = pathlib.Path(path)
     if os.path.isdir(path):  # unlike path.is_dir() it says False to a name that is too long
+        if (path / "model.safetensors").exists():
+            return hugging_face.read_folder(path)
         path = path / "checkpoint.pt"
     if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such checkpoint; name a run folder or a .pt file")

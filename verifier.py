@@ -136,7 +136,8 @@ def verifier_loss(kind, scores, ends, labels, chosen=None, rejected=None):
     if kind == "rm":
         last = (scores * ends).sum(1)
         return -F.logsigmoid(last[chosen] - last[rejected]).mean()
-    return F.binary_cross_entropy_with_logits(scores[ends], labels[ends])
+    # Not scores[ends]: where the ends are would be asked of the device, once a micro-batch.
+    return F.binary_cross_entropy_with_logits(scores, labels, weight=ends.float(), reduction="sum") / ends.sum()
 
 
 def auc(scores, right):

@@ -26,6 +26,7 @@ import tasks
 from evaluate import fixed_problems
 from grpo import GRPO, GRPOConfig
 from model import GPT, GPTConfig
+from plumbing.hugging_face import to_llama
 from rewards import RewardConfig, rule_rewards
 from sample import choose, generate
 from tasks.tokenizer import Tokenizer
@@ -145,29 +146,14 @@ def bench_own_loops(model, task, rows, repeats):
 # ---------------------------------------------------------------------------------------------- transformers and TRL
 
 def llama(model):
-    """Our GPT -> a `LlamaForCausalLM` with the same weights, which gives the same logits.
-
-    RoPE turns pairs of channels: neighbours in ours, channels i and i + D/2 of a head in Llama's. The rows of q and k move.
-    """
+    """Our GPT -> a `LlamaForCausalLM` with the same weights, which gives the same logits."""
     from transformers import LlamaConfig, LlamaForCausalLM
-    c, block = model.config, model.blocks[0]
-    config = LlamaConfig(vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=block.gate.out_features,
-                         num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head or c.n_head,
-                         max_position_embeddings=c.block_size, rms_norm_eps=1e-5, rope_theta=10_000.0, tie_word_embeddings=True, attention_bias=False, mlp_bias=False,
-                         bos_token_id=None, pad_token_id=0, eos_token_id=1, attn_implementation="sdpa", dtype="float32")
-    theirs = LlamaForCausalLM(config).to(model.device)
-    apart = lambda w: w.unflatten(0, (-1, c.n_embd // c.n_head // 2, 2)).transpose(1, 2).flatten(0, 2)
+    fields, weights = to_llama(model)
+    theirs = LlamaForCausalLM(LlamaConfig(**fields, bos_token_id=None, pad_token_id=0, eos_token_id=1, attn_implementation="sdpa"))
+    theirs = theirs.to(model.device)
+    theirs.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]})
+    tokens = torch.randint(model.config.vocab_size, (4, model.config.block_size - 1), device=model.device)
     with torch.no_grad():
-        theirs.model.embed_tokens.weight.copy_(model.embed.weight)
-        theirs.model.norm.weight.copy_(model.norm.weight)
-        for to, our in zip(theirs.model.layers, model.blocks):
-            for target, source in ((to.self_attn.q_proj, apart(our.q.weight)), (to.self_attn.k_proj, apart(our.k.weight)),
-                                   (to.self_attn.v_proj, our.v.weight), (to.self_attn.o_proj, our.out.weight),
-                                   (to.mlp.gate_proj, our.gate.weight), (to.mlp.up_proj, our.up.weight),
-                                   (to.mlp.down_proj, our.down.weight), (to.input_layernorm, our.attention_norm.weight),
-                                   (to.post_attention_layernorm, our.mlp_norm.weight)):
-                target.weight.copy_(source)
-        tokens = torch.randint(c.vocab_size, (4, c.block_size - 1), device=model.device)
         apart_by = float((theirs(tokens).logits - model(tokens)).abs().max())
     count = lambda m: sum(p.numel() for p in m.parameters())
     assert count(theirs) == count(model) and apart_by < 1e-4, f"not the same model: logits differ by {apart_by}"

@@ -78,8 +78,9 @@ class VinePPO(Method):
         """-> advantages (B, T), how many states were valued, the mean value of the prompts. Adds the cost to rollout.discarded."""
         c, ends, device = self.config, step_ends(rollout, self.task), self.policy.device
         tokens, starts, states, visited = rollout.tokens.tolist(), rollout.prompt_lengths.tolist(), {}, []
+        after = [[t + 1 for t, end in enumerate(row) if end] for row in ends.tolist()]
         for b, row in enumerate(tokens):
-            places = [starts[b], *(ends[b].nonzero()[:-1, 0] + 1).tolist()]  # so many tokens have been read before each step
+            places = [starts[b], *after[b][:-1]]  # so many tokens have been read before each step
             visited.append([tuple(row[:n]) for n in places])
             states |= {tuple(row[:n]): (rollout.problems[b], starts[b] + self.max_new_tokens - n) for n in places}
         problems, limits = zip(*states.values())

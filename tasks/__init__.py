@@ -114,7 +114,7 @@ class Task:
 def names():
     """The tasks there are: the files in this folder."""
     files = [path for folder in __path__ for path in pathlib.Path(folder).glob("*.py")]
-    return sorted(path.stem for path in files if path.stem not in ("__init__", "tokenizer", "serial"))
+    return sorted(path.stem for path in files if path.stem not in ("__init__", "__main__", "tokenizer", "serial"))
 
 
 def task_class(name):
