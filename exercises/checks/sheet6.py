@@ -30,7 +30,7 @@ def _(draw):
     row = lambda answer, end=EOS: [draw.randint(2, 9) for _ in range(draw.randint(1, 3))] + [answer] + ([end] if end else [])
     a, b, c = draw.sample(range(2, 10), 3)
     shuffled = lambda rows: draw.sample(rows, len(rows))
-    clear = shuffled([row(a), row(b), row(b + 10), row(c), row(b)])
+    clear = [row(a), row(b), row(b + 10), row(c), row(b)]
     tie = [row(a), row(b), row(b), row(a), row(c)]
     unread = shuffled([row(UNREADABLE)] * 3 + [row(a)] * 2)
     open_ended = [row(a, None), row(a, None), row(a, None), row(b), row(c)]
