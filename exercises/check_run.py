@@ -16,6 +16,7 @@ import math
 import pathlib
 import random
 import sys
+from types import SimpleNamespace
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -135,103 +136,94 @@ def compare(run, expected):
 
 # --------------------------------------------------------------------------------------------------------- symptoms
 
-def symptoms(run):
-    """What is wrong whatever the job: list of (what is seen, likely causes, where to look), the first to be looked at first."""
+def facts(run):
+    """What the symptoms ask about: a namespace of numbers and booleans. nan where a run has no such metric: every comparison with it
+    is False, so it is no symptom."""
     config, lines, summary = read(run)
-    found, seen = [], lambda *what: found.append(what)
-    get = lambda name, part: mean([shares(line).get(name) for line in part])
-    early, late = lines[:5], lines[-5:]
-    before, one_step = summary.get("before", {}), config.get("epochs", 1) * config.get("mini_batches", 1) == 1
-    aggregate = config.get("loss_aggregation", config.get("aggregate"))
-    limit = max([line.get("length") or 0 for line in lines] + [0])
-    number = lambda value: "–" if value is None else f"{value:.3g}"
+    nan, metrics = float("nan"), [shares(line) for line in lines] or [{}]
+    average = lambda name, part: nan if (value := mean([line.get(name) for line in part])) is None else value
+    largest = lambda name: max([abs(line[name]) for line in lines if line.get(name) is not None], default=nan)
+    before = summary.get("before", {})
+    before = before if before.get("problems", 0) >= 50 else {}  # of fewer problems the mean says nothing
+    r = SimpleNamespace(steps=len(lines), before=before.get("pass@1", nan), before_finished=before.get("finished", nan), first=SimpleNamespace(), last=SimpleNamespace())
+    for name in ("accuracy", "reward", "finished", "length", "entropy", "kl", "groups_with_variance", "legal share"):
+        setattr(r.first, name.replace(" ", "_"), average(name, metrics[:5]))
+        setattr(r.last, name.replace(" ", "_"), average(name, metrics[-5:]))
+    r.best = max([average("accuracy", metrics[i:i + 5]) for i in range(0, len(metrics), 5)])
+    r.updates, r.skipped = (lines[-1][name] if lines else nan for name in ("updates", "skipped"))
+    r.log_ratio, r.clip, r.loss = map(largest, ("max_log_ratio", "clip_fraction", "loss"))
+    r.precise, r.countdown = config.get("dtype", "float32") == "float32", config["task"] == "countdown"
+    r.learns_to_write = config["algo"] not in ("orm", "prm", "rm")
+    r.one_step = config.get("epochs", 1) * config.get("mini_batches", 1) == 1  # optimizer steps a batch
+    r.clips = config.get("clip_high", nan) < 10
+    # The loss of plain GRPO is 0 to rounding while the ratio is 1.
+    r.zero_loss = config["algo"] == "grpo" and r.one_step and config.get("loss_aggregation", config.get("aggregate")) == "sequence_mean" and not (
+        config.get("beta") or config.get("entropy_bonus") or config.get("top_entropy", 1) < 1)
+    r.zero_or_one = not any(config.get(name) for name in ("step_penalty", "format_weight", "overlong", "length_weight"))
+    r.format_weight, G, p = config.get("format_weight", 0.0), config.get("group_size", 8), r.last.accuracy
+    r.independent = 1 - p ** G - (1 - p) ** G  # groups with variance, if samples of a group had nothing but the accuracy in common
+    looks = [line for line in lines if line.get("val_pass@1") is not None]
+    r.val = looks[-1]["val_pass@1"] if looks else nan
+    r.near_val = average("accuracy", [line for line in lines if looks and 0 <= looks[-1]["step"] - line["step"] < 5])
+    return r
 
-    # 1. Is the machinery whole? Nothing below means anything if it is not.
-    if lines and lines[-1]["skipped"]:
-        seen(f"{lines[-1]['skipped']} optimizer steps were skipped: their gradient was not finite",
-             "a rate too high, an exp without masked_fill, a division by an empty mask", "optimize.py; --lr, --dtype float32")
-    worst = max([line.get("max_log_ratio") or 0.0 for line in lines] + [0.0])
-    if worst > (1e-3 if config.get("dtype", "float32") == "float32" else 0.5):
-        seen(f"max_log_ratio is {number(worst)}: what is trained is not what was sampled",
-             "a shift by one, a mask with a token too many, a temperature that one side forgets", "sample.score, sample.generate")
-    if lines and not lines[-1]["updates"]:
-        seen("updates is 0: no optimizer step was ever taken",
-             "all groups have zero variance (accuracy 0 or 1?), or update returns before `optimize`", "GRPO.update, groups_with_variance")
 
-    # 2. Was the beginning right? Reinforcement learning sharpens what is there.
-    if before and before["finished"] < 0.9:
-        seen(f"the warm start ends {number(before['finished'])} of its answers by itself", "EOS is left out of the loss, or the warm start was "
-             "short", "sft.demonstrations (the mask), --sft-steps")
-    if before and before["pass@1"] < 0.1 and config["task"] == "countdown":
-        seen(f"the warm start is right in {number(before['pass@1'])} of its answers (default job: 0.22)",
-             "a short warm start; the prompt in the loss; demonstrations that are false", "samples.txt, step 0; sft.py; --sft-steps")
+# when                                                      what is seen; what may be the cause; where to look. In the order in which to look:
+# is the machinery whole? was the beginning right? has the policy fallen apart? is the signal what it should be? does it learn the right thing?
+SYMPTOMS = (
+    (lambda r: r.skipped > 0, "{r.skipped} optimizer steps were skipped: their gradient was not finite",
+     "a rate too high, an exp of padding, a division by an empty mask", "--lr, --dtype float32; optimize.py"),
+    (lambda r: r.log_ratio > (1e-3 if r.precise else 0.5), "max_log_ratio is {r.log_ratio:.3g}: what is trained is not what was sampled",
+     "a shift by one, a mask with a token too many, a temperature that one side forgets", "sample.score, sample.generate"),
+    (lambda r: r.steps and r.updates == 0, "updates is 0: no optimizer step was ever taken",
+     "all groups have zero variance (accuracy 0 or 1?), or update returns too early", "groups_with_variance; GRPO.update"),
+    (lambda r: r.before_finished < 0.9, "the warm start ends only {r.before_finished:.2f} of its answers by itself",
+     "EOS is left out of the loss, or the warm start was short", "--sft-steps; the mask in sft.demonstrations"),
+    (lambda r: r.countdown and r.before < 0.1, "the warm start is right in {r.before:.2f} of its answers; in the default job in 0.22",
+     "a short warm start, the prompt in the loss, demonstrations that are false", "samples.txt, step 0; --sft-steps; sft.py"),
+    (lambda r: r.learns_to_write and r.best < 0.01, "fewer than one sample in a hundred was ever right",
+     "nothing to compare: a longer warm start, easier problems, larger groups", "--sft-steps, --group-size; docs/3-warm-start.md"),
+    (lambda r: r.best >= 0.01 and r.last.accuracy < 0.2 * r.best, "accuracy has fallen from {r.best:.2f} to {r.last.accuracy:.2f}: collapse",
+     "a rate too high, advantages with the wrong sign, old log-probs of other tokens", "--lr; docs/failures.md, 1"),
+    (lambda r: r.last.kl > 1.5, "kl is {r.last.kl:.2f} nats per token", "a rate too high, k1 in the loss, many passes without a clip",
+     "--lr, --kl-estimator, --epochs; docs/failures.md, 1 and 4"),
+    (lambda r: r.updates > 5 and abs(r.last.kl) < 1e-6, "kl is 0 after {r.updates} updates",
+     "the reference is the policy itself, because a copy was forgotten; or the rate is 0", "GRPO.__init__; --lr"),
+    (lambda r: r.steps > 9 and r.last.entropy < 0.25 * r.first.entropy,
+     "entropy has fallen from {r.first.entropy:.3f} to {r.last.entropy:.3f} nats per token",
+     "too few problems, a rate too high, only successes are trained", "--train-problems, --lr, --entropy-bonus; docs/failures.md, 2"),
+    (lambda r: r.last.groups_with_variance < 0.05, "groups_with_variance is {r.last.groups_with_variance:.2f}: nothing is left to learn from",
+     "problems all too easy or all too hard, or the same one over and over", "docs/failures.md, 2"),
+    (lambda r: r.steps > 9 and r.zero_or_one and 0.05 < r.last.accuracy < 0.95 and r.last.groups_with_variance > r.independent - 0.02,
+     "groups_with_variance is {r.last.groups_with_variance:.2f}, as if the samples of a group shared no problem ({r.independent:.2f})",
+     "a group holds samples of several problems", "sample.collect: rows of a problem are neighbours"),
+    (lambda r: r.one_step and r.clip > 1e-4, "clip_fraction reaches {r.clip:.2g} with one optimizer step a batch: there the ratio is 1",
+     "old log-probs of another temperature, another model, another token", "grpo.actor"),
+    (lambda r: not r.one_step and r.clips and r.steps > 9 and r.updates > 9 and r.clip == 0,
+     "clip_fraction is 0 throughout, with several optimizer steps a batch", "the old log-probs are overwritten, so the ratio is always 1",
+     "grpo.actor"),
+    (lambda r: r.zero_loss and r.loss > 1e-3, "the loss reaches {r.loss:.2g}; here it is 0 to rounding",
+     "the advantages of a group do not add up to 0, rows are left out, weights are those of another batch",
+     "grpo.group_advantages, grpo.token_weights, GRPO.update"),
+    (lambda r: r.format_weight and r.last.accuracy < 0.1 and r.last.reward > 0.8 * r.format_weight,
+     "the reward is {r.last.reward:.2f}, the accuracy {r.last.accuracy:.2f}", "the shape pays more than the answer",
+     "--format-weight; docs/failures.md, 3"),
+    (lambda r: r.near_val - r.val > 0.25, "accuracy is {r.near_val:.2f} on training problems and {r.val:.2f} on val",
+     "the same few problems in every step, learned by heart", "--train-problems; Run.draw"),
+    (lambda r: r.last.legal_share < r.first.legal_share - 0.2, "legal attempts fell from {r.first.legal_share:.2f} to {r.last.legal_share:.2f}",
+     "the rule does not read the thinking; in the default job they fall from 0.91 to 0.82", "--step-penalty; docs/7-rewards.md"),
+    (lambda r: r.learns_to_write and r.last.finished < 0.4, "only {r.last.finished:.2f} of the answers end by themselves",
+     "answers run into the limit: k1 in the loss, a short --max-new-tokens; in the default job they fall to 0.56",
+     "samples.txt; --loss-aggregation; docs/failures.md, 4"),
+    (lambda r: r.steps > 39 and r.last.accuracy < r.first.accuracy + 0.05, "after {r.steps} steps no better than in the first five",
+     "a rate too low, a gradient cut by a detach, advantages of no size", "grad_norm; --lr; grpo.policy_loss"),
+)
 
-    # 3. Has the policy fallen apart?
-    if lines and config["algo"] not in ("orm", "prm", "rm"):
-        accuracy, best = get("accuracy", late), max(get("accuracy", lines[i:i + 5]) for i in range(0, len(lines), 5))
-        kl, entropy, first_entropy = get("kl", late), get("entropy", late), get("entropy", early)
-        if best < 0.01:
-            seen("fewer than one sample in a hundred was ever right", "nothing to compare: a longer warm start, easier problems, larger groups",
-                 "docs/3-warm-start.md, --sft-steps, --group-size")
-        elif accuracy < 0.2 * best:
-            seen(f"accuracy has fallen from {number(best)} to {number(accuracy)}: collapse", "a rate too high; advantages with the wrong sign; an "
-                 "old log-prob of the wrong token", "docs/failures.md, 1; --lr")
-        if kl is not None and kl > 1.5:
-            seen(f"kl is {number(kl)} nats per token", "a rate too high; k1 in the loss; several passes without a clip",
-                 "docs/failures.md, 1 and 4; --lr, --kl-estimator, --epochs")
-        if kl is not None and abs(kl) < 1e-6 and lines[-1]["updates"] > 5 and len(lines) > 5:
-            seen("kl is 0 after many updates", "the reference is the policy itself (a copy was forgotten), or --lr 0", "GRPO.__init__: deepcopy")
-        if len(lines) > 9 and entropy < 0.25 * first_entropy:
-            seen(f"entropy has fallen from {number(first_entropy)} to {number(entropy)} nats per token", "too few problems; only successes are "
-                 "trained; a rate too high", "docs/failures.md, 2; --train-problems, --entropy-bonus")
 
-        # 4. Is the signal what it should be?
-        groups, p, G = get("groups_with_variance", late), get("accuracy", late), config.get("group_size", 8)
-        if groups is not None and groups < 0.05:
-            seen(f"groups_with_variance is {number(groups)}: nothing left to learn from", "problems all too easy or all too hard; one problem over "
-                 "and over", "docs/failures.md, 2")
-        only_outcomes = not (config.get("step_penalty") or config.get("format_weight") or config.get("overlong") or config.get("length_weight"))
-        if groups is not None and only_outcomes and len(lines) > 9:
-            independent = 1 - p ** G - (1 - p) ** G
-            if groups > independent - 0.02 and 0.05 < p < 0.95:
-                seen(f"groups_with_variance is {number(groups)}, as for samples that have nothing but the accuracy in common "
-                     f"({number(independent)})", "groups hold samples of different problems", "sample.collect: rows of a problem are neighbours")
-        clip = max([line.get("clip_fraction") or 0.0 for line in lines])
-        if one_step and clip > 1e-4:
-            seen(f"clip_fraction reaches {number(clip)} with one optimizer step a batch: the ratio should be 1",
-                 "old log-probs of another temperature, another model, another token", "grpo.actor")
-        if config.get("clip_high", 1e6) < 10 and not one_step and len(lines) > 9 and clip == 0 and lines[-1]["updates"]:
-            seen("clip_fraction is 0 throughout, with several optimizer steps a batch", "the old log-probs are overwritten, so the ratio is always "
-                 "1", "grpo.actor")
-        losses = [abs(line["loss"]) for line in lines if line.get("loss") is not None]
-        if config["algo"] == "grpo" and aggregate == "sequence_mean" and one_step and losses and max(losses) > 1e-3 and not (
-                config.get("beta") or config.get("entropy_bonus") or config.get("top_entropy", 1) < 1):
-            seen(f"the loss reaches {number(max(losses))}; with sequence_mean and one optimizer step it is 0 to rounding",
-                 "advantages of a group do not add up to 0, rows are left out, or weights are those of another batch",
-                 "grpo.group_advantages, grpo.token_weights, GRPO.update")
-
-        # 5. Is it learning the right thing?
-        reward = get("reward", late)
-        if config.get("format_weight") and reward > 0.8 * config["format_weight"] and p < 0.1:
-            seen(f"reward {number(reward)}, accuracy {number(p)}", "the shape pays more than the answer", "docs/failures.md, 3; --format-weight")
-        looks = [line for line in lines if "val_pass@1" in line]
-        if looks and len(lines) > 9:
-            near = get("accuracy", lines[max(0, looks[-1]["step"] - 5):looks[-1]["step"]])
-            if near - looks[-1]["val_pass@1"] > 0.25:
-                seen(f"accuracy {number(near)} on training problems, {number(looks[-1]['val_pass@1'])} on val", "the same few problems in every step: "
-                     "learned by heart", "Run.draw, --train-problems")
-        legal, first_legal = get("legal share", late), get("legal share", early)
-        if legal is not None and legal < first_legal - 0.2:
-            seen(f"legal attempts fell from {number(first_legal)} to {number(legal)}", "the rule does not read the thinking; some loss is normal (0.91 "
-                 "to 0.82 in 200 steps)", "docs/7-rewards.md; --step-penalty")
-        finished = get("finished", late)
-        if finished < 0.4:
-            seen(f"only {number(finished)} of the answers end by themselves (mean length up to {number(limit)})", "answers run into the limit: k1 in "
-                 "the loss, advantages that favour length, a short --max-new-tokens; down to 0.6 is normal", "docs/failures.md, 4; --loss-aggregation")
-        if len(lines) > 39 and before and accuracy < before["pass@1"] + 0.05 and best < before["pass@1"] + 0.1:
-            seen("40 steps, and no better than the warm start", "a rate too low; a gradient cut by a detach; advantages all 0",
-                 "grad_norm, --lr; grpo.policy_loss")
-    return found
+def symptoms(run):
+    """What is wrong whatever the job -> list of (what is seen, what may be the cause, where to look), the first thing first."""
+    r = facts(run)
+    return [(seen.format(r=r), cause, where) for when, seen, cause, where in SYMPTOMS if when(r)]
 
 
 # --------------------------------------------------------------------------------------------------------- the report

@@ -2,7 +2,7 @@
 
     python exercises/hunt.py 1 OUT                    bug 1 of 4; OUT is handed to the students, and says what to do in HUNT.md
     python exercises/hunt.py 1 --proof TEST.py        does this test fail with the bug, and pass without it?
-    python exercises/hunt.py --make                   make the curves again: five runs, about four minutes of one core each
+    python exercises/hunt.py --make                   make the curves again: five runs, about a minute of one core each
 
 A silent bug raises nothing, prints nothing and lets the run learn. It shows only in curves, to somebody who knows what they ought
 to be. OUT is a whole copy of the code that runs, without this folder and without the tests, which would name the bug at once. What
@@ -22,8 +22,8 @@ from config import InputError, Parser  # noqa: E402
 
 ANSWERS = ROOT / "exercises" / "answers"
 CURVES = ANSWERS / "curves"  # healthy, 1, 2, 3, 4: metrics.jsonl and samples.txt of each
-COMMAND = ("--algo grpo --task countdown --steps 30 --prompts 32 --epochs 4 --eval-every 5 --eval-problems 64 --test-problems 16 "
-           "--checkpoint-every 30").split()
+COMMAND = ("--algo grpo --task countdown --steps 24 --prompts 24 --epochs 2 --mini-batches 2 --eval-every 6 --eval-problems 48 "
+           "--test-problems 16 --checkpoint-every 24").split()
 LEFT_OUT = ("test_*.py", "exercises", "runs", ".*", "__pycache__", "*.pyc")
 SHOWN = ("accuracy", "val_pass@1", "finished", "length", "entropy", "kl", "groups_with_variance", "loss", "clip_fraction", "grad_norm",
          "max_log_ratio")

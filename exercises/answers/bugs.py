@@ -10,7 +10,7 @@ BUGS = {
                    """        rng = random.Random(f"problems {self.loop.seed}")
         return [self.task.sample_problem(rng, "train") for _ in range(count)]""")],
         "what": "every step draws the same problems: the generator is made anew from the seed in each call of Run.draw",
-        "tell": "accuracy on the training problems runs far ahead of val_pass@1, and groups_with_variance falls: the policy learns 32 "
+        "tell": "accuracy on the training problems runs far ahead of val_pass@1, and groups_with_variance falls: the policy learns 24 "
                 "problems by heart, and soon all samples of a problem agree",
         "proof": '''
 import random
