@@ -28,6 +28,7 @@ WINDOWS = ((1, 5), (6, 20), (21, 60), (61, 120), (121, 200))  # steps of the run
 SLACK = {"accuracy": 0.03, "val_pass@1": 0.08, "pass@1": 0.03, "pass@8": 0.04, "greedy": 0.04, "finished": 0.05, "length": 2.0,
          "attempts": 0.15, "legal share": 0.03, "marks share": 0.02, "hits per attempt": 0.02, "entropy": 0.02, "kl": 0.05,
          "groups_with_variance": 0.05, "grad_norm": 0.03, "explained_variance": 0.1, "margin": 0.2, "implicit_accuracy": 0.1}
+ENOUGH = 100  # test problems: of fewer the mean says nothing
 NOT_COMPARED = ("seed", "out", "init", "fresh", "device", "compile", "baselines", "eval_every", "eval_problems", "test_problems",
                 "test_samples", "checkpoint_every", "steps", "token_budget", "micro_batch", "sft_micro_batch")
 
@@ -67,13 +68,14 @@ def phases(run):
     """-> {phase: {metric: value}}: what a run was like, phase by phase, as far as it has come."""
     _, lines, summary = read(run)
     found = {}
-    if summary.get("before"):
+    enough = summary.get("before", {}).get("problems", 0) >= ENOUGH
+    if enough:
         found["warm start (test)"] = shares(summary["before"])
     for first, last in WINDOWS:
         inside = [shares(line) for line in lines if first <= line["step"] <= last]
         if len(inside) == last - first + 1:
             found[f"steps {first} to {last}"] = {name: mean([line.get(name) for line in inside]) for name in SLACK}
-    if summary.get("steps") and "after" in summary:
+    if enough and summary.get("steps") and "after" in summary:
         found[f"after {summary['steps']} steps (test)"] = shares(summary["after"])
     return {phase: {name: values[name] for name in SLACK if values.get(name) is not None} for phase, values in found.items()}
 
@@ -144,8 +146,9 @@ def facts(run):
     average = lambda name, part: nan if (value := mean([line.get(name) for line in part])) is None else value
     largest = lambda name: max([abs(line[name]) for line in lines if line.get(name) is not None], default=nan)
     before = summary.get("before", {})
-    before = before if before.get("problems", 0) >= 50 else {}  # of fewer problems the mean says nothing
-    r = SimpleNamespace(steps=len(lines), before=before.get("pass@1", nan), before_finished=before.get("finished", nan), first=SimpleNamespace(), last=SimpleNamespace())
+    before = before if before.get("problems", 0) >= ENOUGH else {}
+    r = SimpleNamespace(steps=len(lines), before=before.get("pass@1", nan), before_finished=before.get("finished", nan),
+                        first=SimpleNamespace(), last=SimpleNamespace())
     for name in ("accuracy", "reward", "finished", "length", "entropy", "kl", "groups_with_variance", "legal share"):
         setattr(r.first, name.replace(" ", "_"), average(name, metrics[:5]))
         setattr(r.last, name.replace(" ", "_"), average(name, metrics[-5:]))

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "exercises"))
+import make  # noqa: E402
 import table  # noqa: E402
 
 SHEETS = {int(path.name[0]): path for path in sorted((ROOT / "exercises" / "sheets").glob("*.md"))}
@@ -57,6 +58,19 @@ def test_no_line_of_a_solution_stands_in_a_sheet(n):
             if isinstance(node, (ast.Assign, ast.AugAssign, ast.Return)) and node.value:
                 code = re.sub(r"\s+", "", ast.unparse(node.value))
                 assert len(code) < 25 or code not in text, f"{part.id}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("sheet", [None, *SHEETS])
+def test_in_a_students_repository_every_link_of_the_sheets_leads_somewhere(sheet):
+    """Also where only one sheet was made. The README names the other sheets; there they are missing, and it says so."""
+    holds = {make.file_of(part.target)[0] for part in table.PARTS if "." in part.target}
+    there = {name for name in make.sources() if not make.is_left_out(name, sheet, holds)}
+    pages = [ROOT / "exercises" / "README.md", *(path for n, path in SHEETS.items() if sheet in (None, n))]
+    for page in pages:
+        assert str(page.relative_to(ROOT)) in there
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not link.startswith(("http", "sheets/")):
+                assert str((page.parent / link).resolve().relative_to(ROOT)) in there, f"{page.name}: {link}"
 
 
 def test_the_page_for_students_has_the_sums_of_the_table():
