@@ -1,4 +1,4 @@
-"""Is this run what it should be: bands are what they are said to be, and each symptom is found in a run that has it, in no other."""
+"""Is this run what it should be: a band is what it is said to be, and each symptom is found in a run that has it."""
 import json
 import pathlib
 import sys
@@ -11,13 +11,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "exercises"))
 import check_run  # noqa: E402
 
-LINE = {"reward": 0.5, "accuracy": 0.5, "finished": 0.9, "length": 40.0, "attempts": 2.0, "legal": 1.8, "hits": 0.5, "correct_marks": 1.9,
-        "entropy": 0.15, "kl": 0.2, "groups_with_variance": 0.6, "loss": 1e-8, "clip_fraction": 0.0, "grad_norm": 0.14, "max_log_ratio": 1e-5,
-        "skipped": 0}
-RESULT = {"problems": 500, "pass@1": 0.25, "pass@8": 0.7, "greedy": 0.3, "finished": 1.0, "length": 39.0, "attempts": 2.0, "legal": 1.8, "hits": 0.2,
-          "correct_marks": 1.9}
-CONFIG = {"algo": "grpo", "task": "countdown", "seed": 0, "lr": 3e-4, "epochs": 1, "mini_batches": 1, "group_size": 8, "clip_high": 0.2,
-          "loss_aggregation": "sequence_mean", "dtype": "float32", "steps": 60}
+LINE = {"reward": 0.5, "accuracy": 0.5, "finished": 0.9, "length": 40.0, "attempts": 2.0, "legal": 1.8, "hits": 0.5,
+        "correct_marks": 1.9, "entropy": 0.15, "kl": 0.2, "groups_with_variance": 0.6, "loss": 1e-8, "clip_fraction": 0.0,
+        "grad_norm": 0.14, "max_log_ratio": 1e-5, "skipped": 0}
+RESULT = {"problems": 500, "pass@1": 0.25, "pass@8": 0.7, "greedy": 0.3, "finished": 1.0, "length": 39.0, "attempts": 2.0,
+          "legal": 1.8, "hits": 0.2, "correct_marks": 1.9}
+CONFIG = {"algo": "grpo", "task": "countdown", "seed": 0, "lr": 3e-4, "epochs": 1, "mini_batches": 1, "group_size": 8,
+          "clip_high": 0.2, "loss_aggregation": "sequence_mean", "dtype": "float32", "steps": 60}
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ def run(tmp_path):
         each = lambda step: {key: value(step) if callable(value) else value for key, value in metrics.items()}
         lines = [{"step": step, "updates": step, **LINE, **each(step)} for step in range(1, steps + 1)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (folder / "summary.json").write_text(json.dumps({"before": RESULT | before, "after": RESULT | {"pass@1": 0.5} | after, "steps": steps}))
+        summary = {"before": RESULT | before, "after": RESULT | {"pass@1": 0.5} | after, "steps": steps}
+        (folder / "summary.json").write_text(json.dumps(summary))
         return folder
     return write
 
@@ -75,8 +76,8 @@ def test_a_symptom_is_found(said, run):
 
 def test_every_symptom_of_the_table_has_such_a_run(run):
     """One run that shows it for each row: none is there that nothing can show."""
-    shown = {row[1] for said, what in SYMPTOMS.items()
-             for r in [check_run.facts(run(said.replace(" ", "-"), **{"accuracy": rising} | what))] for row in check_run.SYMPTOMS if row[0](r)}
+    facts = [check_run.facts(run(said.replace(" ", "-"), **{"accuracy": rising} | what)) for said, what in SYMPTOMS.items()]
+    shown = {row[1] for r in facts for row in check_run.SYMPTOMS if row[0](r)}
     assert shown == {row[1] for row in check_run.SYMPTOMS}
 
 
@@ -122,7 +123,8 @@ def test_the_command_makes_bands_and_judges_with_them(run, tmp_path, capsys):
     assert check_run.main([str(run("fourth", config={"seed": 3}, accuracy=rising)), "--bands", place]) == 0
     said = capsys.readouterr().out
     assert "bands of 3 seeds (0, 1, 2): fewer than the five that were meant" in said and "this run is what it should be" in said
-    odd = run("odd", config={"seed": 4, "lr": 1e-3}, accuracy=lambda step: rising(step) / 2, entropy=0.08, kl=0.9, grad_norm=0.4, length=60.0, attempts=3.5)
+    odd = run("odd", config={"seed": 4, "lr": 1e-3}, accuracy=lambda step: rising(step) / 2, entropy=0.08, kl=0.9,
+              grad_norm=0.4, length=60.0, attempts=3.5)
     assert check_run.main([str(odd), "--bands", place]) == 1
     said = capsys.readouterr().out
     assert "--lr 0.001 (there 0.0003)" in said and "steps 21 to 60: length 60 is high; 40 (40 to 40)" in said
