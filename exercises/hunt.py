@@ -1,12 +1,12 @@
-"""Four silent bugs. Plant one in a copy of the code, with the curves of a run that had it beside those of a healthy one.
+"""Four silent bugs. Plant one in a copy of the code, beside the curves of a run that had it and of a healthy one.
 
-    python exercises/hunt.py 1 OUT                    bug 1 of 4; OUT is handed to the students, and says what to do in HUNT.md
-    python exercises/hunt.py 1 --proof TEST.py        does this test fail with the bug, and pass without it?
-    python exercises/hunt.py --make                   make the curves again: five runs, about a minute of one core each
+    python exercises/hunt.py 1 OUT               bug 1 of 4; OUT is handed to the students: HUNT.md says what to do
+    python exercises/hunt.py 1 --proof TEST.py   does this test fail with the bug, and pass without it?
+    python exercises/hunt.py --make              make the curves again: five runs, about a minute of one core each
 
-A silent bug raises nothing, prints nothing and lets the run learn. It shows only in curves, to somebody who knows what they ought
-to be. OUT is a whole copy of the code that runs, without this folder and without the tests, which would name the bug at once. What
-was planted is in exercises/answers/, which no student's repository has.
+A silent bug raises nothing, prints nothing and lets the run learn. It shows only in curves, to somebody who knows
+what they ought to be. OUT is a whole copy of the code that runs, without this folder and without the tests, which
+would name the bug at once. What was planted is in exercises/answers/, which no student's repository has.
 """
 import json
 import pathlib
@@ -22,17 +22,18 @@ from config import InputError, Parser  # noqa: E402
 
 ANSWERS = ROOT / "exercises" / "answers"
 CURVES = ANSWERS / "curves"  # healthy, 1, 2, 3, 4: metrics.jsonl and samples.txt of each
-COMMAND = ("--algo grpo --task countdown --steps 24 --prompts 24 --epochs 2 --mini-batches 2 --eval-every 6 --eval-problems 48 "
-           "--test-problems 16 --checkpoint-every 24").split()
+COMMAND = ("--algo grpo --task countdown --steps 24 --prompts 24 --epochs 2 --mini-batches 2 --eval-every 6 "
+           "--eval-problems 48 --test-problems 16 --checkpoint-every 24").split()
 LEFT_OUT = ("test_*.py", "exercises", "runs", ".*", "__pycache__", "*.pyc")
-SHOWN = ("accuracy", "val_pass@1", "finished", "length", "entropy", "kl", "groups_with_variance", "loss", "clip_fraction", "grad_norm",
-         "max_log_ratio")
+SHOWN = ("accuracy", "val_pass@1", "finished", "length", "entropy", "kl", "groups_with_variance", "loss",
+         "clip_fraction", "grad_norm", "max_log_ratio")
 
 
 def bugs():
     """{number: bug}, see answers/bugs.py. InputError where there are no answers."""
     if not (ANSWERS / "bugs.py").exists():
-        raise InputError("the bugs are in exercises/answers/, which a student's repository does not have: run this in the full repository")
+        raise InputError("the bugs are in exercises/answers/, which a student's repository does not have: run this in "
+                         "the full repository")
     return runpy.run_path(str(ANSWERS / "bugs.py"))["BUGS"]
 
 
@@ -40,6 +41,8 @@ def copy_code(out):
     """The code as it is, without tests and exercises. What tests need (conftest.py, toys.py) comes along."""
     if out.exists():
         raise InputError(f"{out}: is there already; name a folder that is not")
+    if ROOT in out.resolve().parents:
+        raise InputError(f"{out}: lies in the repository that is copied; name a folder outside of it")
     shutil.copytree(ROOT, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
     return out
 
@@ -58,19 +61,20 @@ def read(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def table(healthy, suspect, every=5):
-    """Both runs side by side -> Markdown: healthy / suspect, in the first step and then in every fifth."""
+def table(healthy, suspect, every=3):
+    """Both runs side by side -> Markdown: healthy / suspect, in the first step and then in every third."""
     pairs = [(a, b) for a, b in zip(healthy, suspect) if a["step"] == 1 or a["step"] % every == 0]
     form = lambda line, name: f"{line[name]:.3g}" if line.get(name) is not None else "–"
-    rows = [f"| {a['step']} | " + " | ".join(f"{form(a, name)} / {form(b, name)}" for name in SHOWN) + " |" for a, b in pairs]
+    row = lambda a, b: " | ".join(f"{form(a, name)} / {form(b, name)}" for name in SHOWN)
+    rows = [f"| {a['step']} | {row(a, b)} |" for a, b in pairs]
     return "\n".join([f"| step | {' | '.join(SHOWN)} |", "|---" * (len(SHOWN) + 1) + "|", *rows])
 
 
 PAGE = """# The hunt
 
-One mistake was planted in this copy of the code. It raises nothing and prints nothing, and a run with it learns. The tests that
-would name it were taken out; everything else is as it should be. Texts and comments are right: where the code does not do what they
-say, you are close.
+One mistake was planted in this copy of the code. It raises nothing and prints nothing, and a run with it learns.
+The tests that would name it were taken out; everything else is as it should be. Texts and comments are right: where
+the code does not do what they say, you are close.
 
 `hunt/healthy` and `hunt/suspect` are two runs from the same warm start, with the same seed and the same command:
 
@@ -79,11 +83,14 @@ python train.py --algo sft --task countdown --out runs/warm
 python train.py {command} --init runs/warm --out runs/mine
 ```
 
-1. **Find the curve.** Which metric is not only worse, but cannot be what right code gives? Say what it ought to be, by a formula or
-   an argument, before you open a file. [The glossary](docs/glossary.md) has every metric.
-2. **Find the line.** Which functions is that metric made of? `git` and other copies of the code are no part of the hunt.
-3. **Prove it.** Write `tests/test_hunt.py`: one test, small, that fails here and passes when the line is mended. tests/toys.py has
-   models whose numbers can be worked out in the head; [extending](docs/extending.md#a-test-for-it) has a template.
+1. **Find the curve.** Which metric is not only worse (or better), but cannot be what right code gives? Say what it
+   ought to be, by a formula or an argument, before you open a file. [The glossary](docs/glossary.md) has every
+   metric. One seed each: what a second seed might do is not a finding.
+2. **Find the line.** Which functions is that metric made of? `git` and other copies of the code are no part of the
+   hunt.
+3. **Prove it.** Write `tests/test_hunt.py`: one test, small, that fails here and passes when the line is mended.
+   tests/toys.py has models whose numbers can be worked out in the head;
+   [extending](docs/extending.md#a-test-for-it) has a template.
 
 Hand in the test, and three sentences: which curve, why it is impossible, which line.
 
@@ -91,7 +98,8 @@ Healthy / suspect:
 
 {table}
 
-Every step is in metrics.jsonl; what the models wrote is in samples.txt. With matplotlib, `python plot.py hunt/suspect` draws one run.
+Every step is in metrics.jsonl; what the models wrote is in samples.txt. With matplotlib,
+`python plot.py hunt/suspect` draws one run.
 """
 
 
@@ -106,7 +114,7 @@ def hand_out(number, out):
 
 
 def passes(test, folder, seconds=120):
-    """Whether the tests in a file pass in a copy of the code -> (bool, the last line of pytest). In a process of its own."""
+    """Whether the tests in a file pass in a copy of the code -> (bool, the last line of pytest)."""
     shutil.copy(test, folder / "tests" / "test_hunt.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_hunt.py"]
     try:
@@ -118,7 +126,7 @@ def passes(test, folder, seconds=120):
 
 
 def proof(number, test):
-    """Does a test prove the bug? -> (bool, what happened in one line). A test that also fails without the bug proves nothing."""
+    """Does a test prove the bug? -> (bool, what happened in one line). It has to pass without the bug, too."""
     if not test.is_file():
         raise InputError(f"--proof {test}: there is no such file")
     with tempfile.TemporaryDirectory() as place:
@@ -134,7 +142,7 @@ def proof(number, test):
 
 
 def make():
-    """Make the curves: the warm start, a healthy run, and one with each bug, in a copy each. What is there already is kept."""
+    """Make the curves: the warm start, a healthy run, and one with each bug. What is there already is kept."""
     runs = ROOT / "runs" / "hunt"
     train = lambda folder, *flags: subprocess.run([sys.executable, "train.py", *flags], cwd=folder, check=True)
     if not (runs / "warm" / "checkpoint.pt").exists():
@@ -166,7 +174,7 @@ def main(argv=None):
     if given.make:
         return make()
     if given.number is None or (given.out is None) == (given.proof is None):
-        raise InputError("say which bug, and either a folder to plant it in or --proof TEST: python exercises/hunt.py 1 OUT")
+        raise InputError("say which bug, and a folder to plant it in, or --proof TEST: python exercises/hunt.py 1 OUT")
     if given.proof:
         right, why = proof(given.number, given.proof)
         print(f"{'proved' if right else 'not proved'}: {why}")
