@@ -83,9 +83,10 @@ def ask(part, folder, cases, limit):
     try:
         answer = torch.load(io.BytesIO(answer), weights_only=True)
         if "error" in answer:
-            return f"needs {answer['says']}" if answer["error"] == "NotImplementedError" and "exercise" in answer["says"] and \
-                f"exercise {part.id}:" not in answer["says"] else answer["says"] if answer["error"] == "NotImplementedError" else \
-                "calls sys.exit" if answer["error"] == "SystemExit" else f"{answer['error']}: {answer['says']}"
+            kind, says = answer["error"], answer["says"]
+            if kind == "NotImplementedError":
+                return f"still to be written ({says})" if f"exercise {part.id}:" in says else f"needs what is not written yet ({says})"
+            return "the process ended by itself: sys.exit?" if kind == "SystemExit" else f"{kind}: {says}"
         if "gives up" in answer:
             return f"stopped: the code {answer['gives up']}"
         wanted = os.path.join(folder, *module_of(part.target).split(".")) + ".py"
@@ -114,17 +115,17 @@ def questions(part, seed):
     return QUESTIONS[part, seed]
 
 
-def grade_part(part, folder, limit):
+def grade_part(part, folder, limit, seed):
     """-> {"public": bool, "hidden": bool, "says": what is wrong, or ""}"""
-    found = {}
-    for seed in (PUBLIC, HIDDEN):
-        cases, wanted = questions(part.id, seed)
-        answer = ask(part, folder, cases, limit)
-        if isinstance(answer, str):
-            return {PUBLIC: found.get(PUBLIC, "") is None, HIDDEN: False, "says": answer}
-        found[seed] = calls.judge(answer, wanted, [])
-        if found[seed]:  # only then is it worth asking what the known mistakes would put out
-            found[seed] = calls.judge(answer, wanted, checks.wrong(part.id, cases))
+    found, asked = {}, {PUBLIC: questions(part.id, PUBLIC), HIDDEN: questions(part.id, seed)}
+    answers = ask(part, folder, [case for cases, _ in asked.values() for case in cases], limit)
+    if isinstance(answers, str):
+        return {PUBLIC: False, HIDDEN: False, "says": answers}
+    for kind, (cases, wanted) in asked.items():
+        answer, answers = answers[:len(cases)], answers[len(cases):]
+        found[kind] = calls.judge(answer, wanted, [])
+        if found[kind]:  # only then is it worth asking what the known mistakes would put out
+            found[kind] = calls.judge(answer, wanted, checks.wrong(part.id, cases, wanted))
     says = found[PUBLIC] or found[HIDDEN] or ""
     if not found[PUBLIC] and found[HIDDEN]:
         says = f"public tests passed, hidden ones did not: {says}"
@@ -150,7 +151,7 @@ def runs_in(folder):
 
 
 PASS = "pass@1"
-OWN = ("seed", "out", "device", "checkpoint_every", "baselines", "eval_every", "eval_problems", "init", "fresh")  # settings in which runs may differ
+OWN = ("seed", "out", "device", "checkpoint_every", "baselines", "eval_every", "eval_problems")  # settings in which runs may differ
 
 
 def investigation(part, folder):
@@ -192,8 +193,9 @@ def investigation(part, folder):
 
 # ------------------------------------------------------------------------------------------------- the report
 
-def grade(folder, sheet=None, only=None, limit=10):
-    """-> report, a dict: points, of, passed, parts. only: ids of parts; limit: seconds of computing for a test."""
+def grade(folder, sheet=None, only=None, limit=10, seed=HIDDEN):
+    """-> report, a dict: points, of, passed, parts. only: ids of parts; limit: seconds of computing for a test; seed: of the
+    hidden questions, any text."""
     folder = pathlib.Path(folder)
     if not (folder / "grpo.py").exists() and sheet != 7:
         raise InputError(f"{folder}: is no repository that make.py has written (there is no grpo.py in it)")
@@ -207,7 +209,7 @@ def grade(folder, sheet=None, only=None, limit=10):
                     row |= investigation(part, folder)
                 else:  # a fresh copy for each: a part may have deleted its files
                     copy = copy_of(folder, pathlib.Path(place) / str(i))
-                    row |= grade_part(part, copy, limit)
+                    row |= grade_part(part, copy, limit, seed)
                     shutil.rmtree(copy, ignore_errors=True)
                 row["passed"] = row[PUBLIC] and row[HIDDEN]
                 row["points"] = part.points * row["passed"]
@@ -239,8 +241,9 @@ def main(argv=None):
     parser.add_argument("--sheet", type=int, choices=tuple(SHEETS), help="only this sheet")
     parser.add_argument("--json", metavar="FILE", help="write the report here too")
     parser.add_argument("--limit", type=int, default=10, help="seconds of computing for each test")
+    parser.add_argument("--seed", default=HIDDEN, metavar="TEXT", help="of the hidden questions: another one, other questions")
     given = parser.parse_args(argv)
-    report = grade(given.folder, given.sheet, limit=given.limit)
+    report = grade(given.folder, given.sheet, limit=given.limit, seed=given.seed)
     if given.json:
         pathlib.Path(given.json).write_text(json.dumps(report, indent=2) + "\n")
     print(text(report))

@@ -98,13 +98,14 @@ def is_left_out(name, sheet, holds):
 def public_tests(sheet):
     """What the public tests compare with: inputs, right outputs, and the outputs of known mistakes with their hints. Data, no code."""
     import checks
-    found = {}
+    tests = {}
     for part in of_sheet(sheet):
         if "." in part.target:
             cases = checks.make_cases(part.id, checks.PUBLIC)
-            found[part.id] = {"target": part.target, "cases": cases, "expected": checks.expected(part.id, cases),
-                              "wrong": [(hint, [{"result": o["result"]} for o in outputs]) for hint, outputs in checks.wrong(part.id, cases)]}
-    return found
+            right = checks.expected(part.id, cases)
+            wrong = [(hint, [{"result": each["result"]} for each in found]) for hint, found in checks.wrong(part.id, cases, right)]
+            tests[part.id] = {"target": part.target, "cases": cases, "expected": right, "wrong": wrong}
+    return tests
 
 
 def make(out, sheet=None):

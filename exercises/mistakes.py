@@ -197,16 +197,20 @@ plant("6.5", "unseen is worth 0", "a child that nobody has looked at is worth 0"
 plant("6.5", "sqrt(0)", "sqrt(N) is 0 before the first visit", "math.sqrt(max(1, N))", "N ** 0.5")
 
 
+def with_body(source, name, body):
+    """The text of a file whose function `name` has another body."""
+    line, text = 'raise NotImplementedError("here")', make.emptied(source, {name: "here"})
+    indent = text[:text.index(line)].rsplit("\n", 1)[1]
+    return text.replace(indent + line, textwrap.indent(body, indent))
+
+
 def spoiled(edit, target):
     """-> the file of a target, and its text with the mistake in it."""
     path, name = make.file_of(target)
     source = (make.ROOT / path).read_text()
     if callable(edit):
         return path, replaced(source, text_of(target), edit(text_of(target)))
-    line = 'raise NotImplementedError("here")'
-    text = make.emptied(source, {name: "here"})
-    indent = text[:text.index(line)].rsplit("\n", 1)[1]
-    return path, text.replace(indent + line, textwrap.indent(edit, indent))
+    return path, with_body(source, name, edit)
 
 
 def run(planted=PLANTED):

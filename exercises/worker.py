@@ -24,18 +24,18 @@ LARGEST = 32 << 20  # bytes of an answer
 
 
 def read_exactly(fd, n):
-    data = b""
+    data = bytearray()
     while len(data) < n:
         part = os.read(fd, n - len(data))
         if not part:
             return None
         data += part
-    return data
+    return bytes(data)
 
 
 def send(fd, value):
-    data = memoryview(pickle.dumps(value))
-    data = memoryview(struct.pack("!Q", len(data)) + bytes(data))
+    data = pickle.dumps(value)
+    data = memoryview(struct.pack("!Q", len(data)) + data)
     while data:
         data = data[os.write(fd, data):]
 
@@ -126,7 +126,7 @@ def child(request, out, calls, solution):
 
 def wait_for(pid, fd, limit):
     """Read the child's answer until it ends, or for too long, or too much -> bytes, how it ended."""
-    data, deadline, ended = b"", time.monotonic() + 5 * limit, None
+    data, deadline, ended = bytearray(), time.monotonic() + 5 * limit, None
     while ended is None:
         ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
         part = os.read(fd, 1 << 16) if ready else None
@@ -143,7 +143,7 @@ def wait_for(pid, fd, limit):
     _, status = os.waitpid(pid, 0)
     if ended is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) and not data:
         ended = "time"
-    return data, ended or ("signal" if os.WIFSIGNALED(status) and not data else f"exit {os.waitstatus_to_exitcode(status)}")
+    return bytes(data), ended or ("signal" if os.WIFSIGNALED(status) and not data else f"exit {os.waitstatus_to_exitcode(status)}")
 
 
 def main(calls_path, solution):

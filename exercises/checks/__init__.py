@@ -7,8 +7,8 @@ sheet1.py to sheet6.py hold for each part
         ...
     mistakes("3.1", ("divided by G - 1: ...", "correction=0", "correction=1"), ...)
 
-A mistake is a hint, and an edit of the function's text: once, `old` becomes `new`. What the edited function puts out is compared
-with what a student's puts out; where they agree, this hint is what the grader says. Public and hidden tests come from the same
+A mistake is a hint, and an edit of the function's text: once, `old` becomes `new` (several edits: old, new, old, new, ...). What the
+edited function puts out is compared with what a student's puts out; where they agree, this hint is what the grader says. Public and hidden tests come from the same
 functions, with other seeds, and so with other numbers and shapes.
 """
 import importlib
@@ -98,14 +98,16 @@ def replaced(text, old, new, where=""):
     return text.replace(old, new)
 
 
-def wrong(part, cases):
-    """-> [(hint, what comes out)] of every known mistake that these cases notice."""
+def wrong(part, cases, right):
+    """-> [(hint, what comes out)] of every known mistake that these cases notice. right: what the solution puts out."""
     target, found = TARGETS[part], []
-    right = expected(part, cases)
     original, owner, name = calls.find(target)
     module = inspect.getmodule(owner) if inspect.isclass(owner) else owner
-    for hint, old, new in MISTAKES[part]:
-        text = textwrap.dedent(replaced(text_of(target), old, new, f"{part}, {hint}"))
+    for hint, *edits in MISTAKES[part]:
+        text = text_of(target)
+        for old, new in zip(edits[::2], edits[1::2]):
+            text = replaced(text, old, new, f"{part}, {hint}")
+        text = textwrap.dedent(text)
         made = {}  # in the module's own names, where the stand-ins are put; a plain function lands here and not there
         exec(compile(text, f"<{hint}>", "exec"), vars(module), made)
         setattr(owner, name, made[name])

@@ -43,6 +43,8 @@ def _(draw):
 
 mistakes("4.2",
     ("what stands in padding leaks in: the next value behind the last token is 0", "rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)", "rewards = rewards.masked_fill(~mask, 0.0)"),
+    ("what stands in padding leaks in: the next value behind the last token is 0", "    rewards, values =", "    raw = values\n    rewards, values =",
+     "after = running, values[:, t]", "after = running, raw[:, t]"),
     ("lambda is missing from the recursion", "gamma * lam * running", "gamma * running"),
     ("gamma is missing from the recursion: gamma lambda", "gamma * lam * running", "lam * running"),
     ("gamma is missing in front of the next value", "rewards[:, t] + gamma * after - values[:, t]", "rewards[:, t] + after - values[:, t]"),

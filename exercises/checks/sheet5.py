@@ -46,6 +46,7 @@ def _(draw):
 mistakes("5.2",
     ("rewards that are equal make a pair: nothing says which is better", "rewards[best] > rewards[worst]", "rewards[best] >= rewards[worst]"),
     ("row numbers within the group: each group begins at a row of its own", "    order = order + group_size * torch.arange(len(groups), device=rewards.device)[:, None]\n", ""),
+    ("row numbers within the group: each group begins at a row of its own", "return best[differ], worst[differ]", "return best[differ] % group_size, worst[differ] % group_size"),
     ("chosen and rejected are exchanged", "return best[differ], worst[differ]", "return worst[differ], best[differ]"),
     ("the best is paired with the middle of its group, and not with the worst", "order.flip(1)[:, :half].flatten()", "order[:, -half:].flatten()"),
     ("only the best and the worst of each group are paired: the second best with the second worst, and so on", "half = group_size // 2", "half = 1"),
