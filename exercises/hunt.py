@@ -4,8 +4,8 @@
     python exercises/hunt.py 1 --proof TEST.py   does this test fail with the bug, and pass without it?
     python exercises/hunt.py --make              make the curves again: five runs, about a minute of one core each
 
-A silent bug raises nothing, prints nothing and lets the run learn. It shows only in curves, to somebody who knows
-what they ought to be. OUT is a whole copy of the code that runs, without this folder and without the tests, which
+A silent bug raises nothing. With three of these four the policy learns, with one of them more than without; the
+bug shows only in curves, to somebody who knows what they ought to be. OUT is a whole copy of the code that runs, without this folder and without the tests, which
 would name the bug at once. What was planted is in exercises/answers/, which no student's repository has.
 """
 import json
@@ -24,7 +24,7 @@ ANSWERS = ROOT / "exercises" / "answers"
 CURVES = ANSWERS / "curves"  # healthy, 1, 2, 3, 4: metrics.jsonl and samples.txt of each
 COMMAND = ("--algo grpo --task countdown --steps 24 --prompts 24 --epochs 2 --mini-batches 2 --eval-every 6 "
            "--eval-problems 48 --test-problems 16 --checkpoint-every 24").split()
-LEFT_OUT = ("test_*.py", "exercises", "runs", ".*", "__pycache__", "*.pyc")
+LEFT_OUT = ("exercises", "runs", "handin", ".*", "__pycache__", "*.pyc")
 SHOWN = ("accuracy", "val_pass@1", "finished", "length", "entropy", "kl", "groups_with_variance", "loss",
          "clip_fraction", "grad_norm", "max_log_ratio")
 
@@ -44,6 +44,8 @@ def copy_code(out):
     if ROOT in out.resolve().parents:
         raise InputError(f"{out}: lies in the repository that is copied; name a folder outside of it")
     shutil.copytree(ROOT, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for test in (out / "tests").glob("test_*.py"):
+        test.unlink()
     return out
 
 
@@ -72,9 +74,9 @@ def table(healthy, suspect, every=3):
 
 PAGE = """# The hunt
 
-One mistake was planted in this copy of the code. It raises nothing and prints nothing, and a run with it learns.
-The tests that would name it were taken out; everything else is as it should be. Texts and comments are right: where
-the code does not do what they say, you are close.
+One mistake was planted in this copy of the code. It raises nothing, and a run with it comes to its end. The tests
+that would name it were taken out; everything else is as it should be. Texts and comments are right: where the code
+does not do what they say, you are close.
 
 `hunt/healthy` and `hunt/suspect` are two runs from the same warm start, with the same seed and the same command:
 

@@ -1,7 +1,7 @@
 """The hunt: the bug is in the copy and nothing else is, the copy runs, the model proof proves it, and the curves tell."""
 import filecmp
-import json
 import pathlib
+import subprocess
 import sys
 import types
 
@@ -33,7 +33,7 @@ def test_one_file_differs_from_the_code(planted):
     code = {name for name in files(out) if not name.startswith("hunt/") and name != "HUNT.md"}
     assert {name for name in code if not filecmp.cmp(ROOT / name, out / name, shallow=False)} == {BUGS[number]["file"]}
     assert {"train.py", "grpo.py", "tests/toys.py", "tests/conftest.py", "docs/glossary.md"} <= code
-    assert not [name for name in code if name.startswith(("exercises/", "runs/", ".git/")) or pathlib.Path(name).name.startswith("test_")]
+    assert not [name for name in code if name.startswith(("exercises/", "runs/", ".git/", "tests/test_"))]
 
 
 def test_comments_and_texts_do_not_give_it_away(planted):
@@ -72,13 +72,27 @@ def test_the_model_proof_passes_on_the_code_and_fails_with_the_bug(number, monke
             test()
 
 
-def test_a_proof_is_judged_in_both_copies(tmp_path):
-    """A test that fails either way proves nothing, and neither does one that passes either way."""
-    (tmp_path / "always.py").write_text("def test_it():\n    assert 1 + 1 == 2\n")
-    (tmp_path / "right.py").write_text(BUGS[1]["proof"])
-    assert hunt.proof(1, tmp_path / "right.py")[0]
-    right, why = hunt.proof(1, tmp_path / "always.py")
-    assert not right and "does not fail with the bug" in why
+@pytest.fixture
+def tiny_code(tmp_path, monkeypatch):
+    """A repository of one file, which takes no time to import, with one bug."""
+    code = tmp_path / "code"
+    (code / "tests").mkdir(parents=True)
+    (code / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "-q"\npythonpath = ["."]\n')
+    (code / "adder.py").write_text("def add(a, b):\n    return a + b\n")
+    monkeypatch.setattr(hunt, "ROOT", code)
+    monkeypatch.setattr(hunt, "bugs", lambda: {1: {"file": "adder.py", "edits": [("a + b", "a - b")]}})
+
+
+@pytest.mark.parametrize("test, proves", [
+    ("assert add(1, 2) == 3", "fails with the bug"), ("assert add(1, 0) == 1", "does not fail with the bug"),
+    ("assert add(1, 2) == 4", "does not pass on the code"), ("import os; os._exit(0)", "does not pass on the code"),
+    ("import pytest; pytest.skip()", "does not pass on the code"),
+    ("assert add(1, 2) == 3 or __import__('os')._exit(1)", "does not fail with the bug")])
+def test_a_proof_fails_with_the_bug_and_passes_without(test, proves, tiny_code, tmp_path):
+    """A test that fails either way proves nothing, nor one that passes either way, is skipped, or ends the process."""
+    (tmp_path / "proof.py").write_text(f"from adder import add\n\n\ndef test_it():\n    {test}\n")
+    right, why = hunt.proof(1, tmp_path / "proof.py")
+    assert proves in why and right == (proves == "fails with the bug")
 
 
 def test_a_copy_with_a_bug_trains(tmp_path):
@@ -86,12 +100,12 @@ def test_a_copy_with_a_bug_trains(tmp_path):
     code = hunt.copy_code(tmp_path / "code")
     for bug in BUGS.values():
         hunt.plant(code, bug)
-    small = ("--steps 2 --prompts 2 --sft-steps 2 --sft-batch 8 --n-layer 1 --n-embd 32 --test-problems 2 --eval-problems 2 --format-weight 1 "
-             "--device cpu --out run").split()
+    small = ("--steps 1 --prompts 2 --sft-steps 1 --sft-batch 4 --n-layer 1 --n-embd 32 --test-problems 1 --eval-every 0 "
+             "--numbers 2 --cot off --device cpu --out run").split()
     command = [sys.executable, "train.py", *hunt.COMMAND, *small]
-    done = hunt.subprocess.run(command, cwd=code, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=code, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(hunt.read(code / "run")) == 2
+    assert len(hunt.read(code / "run")) == 1
 
 
 def test_the_curves_are_runs_of_one_command():

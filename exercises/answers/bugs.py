@@ -10,8 +10,8 @@ BUGS = {
                    """        rng = random.Random(f"problems {self.loop.seed}")
         return [self.task.sample_problem(rng, "train") for _ in range(count)]""")],
         "what": "every step draws the same problems: the generator is made anew from the seed in each call of Run.draw",
-        "tell": "accuracy on the training problems runs far ahead of val_pass@1, and groups_with_variance falls: the policy learns 24 "
-                "problems by heart, and soon all samples of a problem agree",
+        "tell": "accuracy on training problems, fresh ones as it is said, goes to 0.97 and val_pass@1 from 0.34 down to 0.20. Both are drawn "
+                "alike, so they cannot part: the policy learns 24 problems by heart, and soon all samples of a problem agree",
         "proof": '''
 import random
 from types import SimpleNamespace
@@ -31,7 +31,8 @@ def test_two_steps_draw_different_problems():
         "edits": [("rows = ((advantages != 0).any(1) if", "rows = ((advantages > 0).any(1) if")],
         "what": "rows with a negative advantage are left out of the update: only successes are learned, mistakes never",
         "tell": "loss: on the first pass the ratio is 1 and the advantages of a group add up to 0, so with sequence_mean it must stay near 0; "
-                "minus the mean of the positive half is about -0.4. Entropy falls faster: what was right is only ever pushed up",
+                "here it is -0.37, minus the mean of sqrt(m (1 - m)) over the groups. Accuracy is if anything better, and hardly any answer runs "
+                "into the limit: only what was right is pushed up. Entropy falls to half",
         "proof": '''
 import torch
 
@@ -56,8 +57,8 @@ def test_a_worse_answer_becomes_less_likely():
         "what": "the samples of a problem are not neighbours: a group of eight holds one sample each of eight problems, so answers are "
                 "compared with answers to other problems",
         "tell": "groups_with_variance: 8 samples that have nothing in common but the accuracy p agree with probability p^8 + (1-p)^8, and "
-                "1 - p^8 - (1-p)^8 is the curve, above 0.9 from the first step and never falling. Groups of one problem agree more often, "
-                "because problems are easy or hard",
+                "1 - p^8 - (1-p)^8 is the curve: 0.94 to 0.99, from the first step to the last. Groups of one problem agree more often, because problems are "
+                "easy or hard. Accuracy is no worse: the mean of a batch is a baseline, too",
         "proof": '''
 import random
 
@@ -85,8 +86,10 @@ def test_the_samples_of_a_problem_are_neighbours():
 """)],
         "what": "the log-probs of the policy that sampled are overwritten at every optimizer step, so the ratio is 1 in all passes and "
                 "the clip never acts",
-        "tell": "clip_fraction is exactly 0 in every step, and the loss stays 0 to rounding: with four passes over a batch the ratio must "
-                "leave 1, and some tokens the clip. kl runs away faster: nothing holds the later passes back",
+        "tell": "clip_fraction is exactly 0 and the loss 0 to rounding, in every step that has them: with four optimizer steps a batch "
+                "the ratio must leave 1, and some tokens the clip. Nothing holds the later steps back: the policy collapses within six "
+                "steps. And the overwritten numbers are those of the rollout: entropy, made of them afterwards, counts the prompt too, "
+                "4.7 nats per token in step 1",
         "proof": '''
 import torch
 
