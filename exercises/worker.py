@@ -1,13 +1,15 @@
 """Where a student's code runs: not in the grader's process, and without the solution.
 
-grade.py starts this file once. It imports what takes long (torch) and waits; for each test it forks, so that a test costs
-milliseconds and meets nothing that another one has left behind. The child gets limits of time, memory and file size, nothing to
-read and nowhere to print, and an audit hook that ends it at once if it opens the solution, writes outside of its copy, starts a
-process, signals one, or uses the network. It calls the function on the inputs and writes what came out, as plain data, into a
-pipe. It knows neither what should have come out nor who asks; whether that is right is decided elsewhere.
+grade.py starts this file once. It imports what takes long (torch) and waits; for each test it forks, so
+that a test costs milliseconds and meets nothing that another one has left behind. The child gets limits
+of time, memory and file size, nothing to read and nowhere to print, and an audit hook that ends it at
+once if it opens the solution, writes outside of its copy, starts a process, signals one, or uses the
+network. It calls the function on the inputs and writes what came out, as plain data, into a pipe. It
+knows neither what should have come out nor who asks; whether that is right is decided elsewhere.
 
 That is a seat belt and no sandbox: see TEACHERS.md.
 """
+import contextlib
 import importlib.util
 import io
 import os
@@ -41,24 +43,28 @@ def send(fd, value):
 
 
 def receive(fd):
-    """-> what `send` sent; None at the end. Only between grader and worker: a student's bytes are never unpickled."""
+    """-> what `send` sent; None at the end. Only between grader and worker: a student's bytes are never
+    unpickled.
+    """
     head = read_exactly(fd, 8)
     body = head and read_exactly(fd, *struct.unpack("!Q", head))
     return pickle.loads(body) if body else None
 
 
-# ------------------------------------------------------------------------------------------------- the child
+# -------------------------------------------------------------------------------------------- the child
 
-STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "pty.spawn")
+STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
+          "os.forkpty", "os.startfile", "pty.spawn")
 SIGNALS = ("os.kill", "os.killpg", "signal.pthread_kill")
-CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
-           "os.setxattr", "shutil.rmtree", "shutil.move", "shutil.copyfile")
+CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate",
+           "os.chmod", "os.chown", "os.utime", "os.setxattr", "shutil.rmtree", "shutil.move", "shutil.copyfile")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def guard(copy, solution, give_up):
     """Install the audit hook: give_up(reason) must not return."""
     realpath, fspath, fsdecode, isinstance_ = os.path.realpath, os.fspath, os.fsdecode, isinstance
-    allowed = (sys.prefix + os.sep, sys.base_prefix + os.sep)  # a virtual environment may lie in the solution's folder
+    allowed = (sys.prefix + os.sep, sys.base_prefix + os.sep)  # a virtual environment may lie in its folder
     within = lambda path, folder: path == folder or path.startswith(folder + os.sep)
 
     def hook(event, args):
@@ -69,10 +75,9 @@ def guard(copy, solution, give_up):
         if event.startswith("socket."):
             give_up("uses the network")
         if event == "open" or event in CHANGES:
-            paths = [realpath(fsdecode(fspath(a))) for a in (args[:1] if event == "open" else args) if isinstance_(a, (str, bytes, os.PathLike))]
-            _, mode, flags = args if event == "open" else ("", "w", 0)
-            writes = any(c in (mode or "") for c in "wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            for path in paths:
+            named, mode, flags = (args[:1], args[1] or "", args[2] or 0) if event == "open" else (args, "w", 0)
+            writes = any(letter in mode for letter in "wax+") or flags & WRITES
+            for path in [realpath(fsdecode(fspath(a))) for a in named if isinstance_(a, (str, bytes, os.PathLike))]:
                 if within(path, solution) and not path.startswith(allowed):
                     give_up("opens a file of the solution")
                 if writes and not within(path, copy) and path != os.devnull:
@@ -103,8 +108,10 @@ def child(request, out, calls, solution):
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if os.path.exists("/proc/self/statm") else 0
-    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30),) * 2) if used else None
+    pages = pathlib.Path("/proc/self/statm")
+    if pages.exists():  # what torch has reserved already, and 2 GiB
+        used = int(pages.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30),) * 2)
     cases = sys.modules["torch"].load(io.BytesIO(request["cases"]), weights_only=True)
     sys.path.insert(0, copy)
     sys.dont_write_bytecode = True
@@ -116,13 +123,14 @@ def child(request, out, calls, solution):
         place, trace = "", error.__traceback__
         while trace:
             name = trace.tb_frame.f_code.co_filename
-            place = f" ({name[len(copy) + 1:]}, line {trace.tb_lineno})" if name.startswith(copy + os.sep) else place
+            if name.startswith(copy + os.sep):
+                place = f" ({name[len(copy) + 1:]}, line {trace.tb_lineno})"
             trace = trace.tb_next
         answer({"error": type(error).__name__, "says": f"{error}"[:300] + place})
     exit_(0)
 
 
-# ------------------------------------------------------------------------------------------------- the parent
+# ------------------------------------------------------------------------------------------- the parent
 
 def wait_for(pid, fd, limit):
     """Read the child's answer until it ends, or for too long, or too much -> bytes, how it ended."""
@@ -136,14 +144,13 @@ def wait_for(pid, fd, limit):
             break
         data += part or b""
         ended = "size" if len(data) > LARGEST else ended
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    _, status = os.waitpid(pid, 0)
-    if ended is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) and not data:
-        ended = "time"
-    return bytes(data), ended or ("signal" if os.WIFSIGNALED(status) and not data else f"exit {os.waitstatus_to_exitcode(status)}")
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not ended and not data and code < 0:
+        ended = "time" if -code in (signal.SIGXCPU, signal.SIGKILL) else "signal"
+    return bytes(data), ended or f"exit {code}"
 
 
 def main(calls_path, solution):

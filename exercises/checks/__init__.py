@@ -1,15 +1,17 @@
-"""What the tests ask, and what the known mistakes answer. Not for students: make.py leaves this folder out.
+"""What the tests ask, and what the known mistakes answer. Not for students: make.py leaves this folder
+out.
 
 sheet1.py to sheet6.py hold for each part
 
     @cases("3.1")
-    def _(draw):                  -> a list of cases, dicts of plain data, for public/calls.py; draw: random numbers, see `Draw`
+    def _(draw):                  -> a list of cases, dicts of plain data, for public/calls.py; draw: a `Draw`
         ...
     mistakes("3.1", ("divided by G - 1: ...", "correction=0", "correction=1"), ...)
 
-A mistake is a hint, and an edit of the function's text: once, `old` becomes `new` (several edits: old, new, old, new, ...). What the
-edited function puts out is compared with what a student's puts out; where they agree, this hint is what the grader says. Public and hidden tests come from the same
-functions, with other seeds, and so with other numbers and shapes.
+A mistake is a hint, and an edit of the function's text: once, `old` becomes `new` (several edits: old,
+new, old, new, ...). What the edited function puts out is compared with what a student's puts out; where
+they agree, this hint is what the grader says. Public and hidden tests come from the same functions,
+with other seeds, and so with other numbers and shapes.
 """
 import importlib
 import inspect
@@ -42,7 +44,7 @@ class Draw(random.Random):
     def normal(self, *shape):
         return torch.randn(shape, generator=self.generator)
 
-    def uniform_(self, *shape):
+    def rand(self, *shape):
         return torch.rand(shape, generator=self.generator)
 
     def ints(self, low, high, *shape):
@@ -50,10 +52,13 @@ class Draw(random.Random):
         return torch.randint(low, high + 1, shape, generator=self.generator)
 
     def rows(self, B, T, prompt=1):
-        """starts, lengths (B,), mask (B, T): rows of mixed lengths, at least one token of prompt and one of completion."""
+        """starts, lengths (B,), mask (B, T): rows of mixed lengths, at least one token of prompt and
+        one of completion.
+        """
         starts = self.ints(prompt, max(prompt, T // 2), B)
-        lengths = starts + 1 + (self.uniform_(B) * (T - starts)).long().clamp(max=T - starts - 1)
-        lengths[0], lengths[-1] = T, min(int(starts[-1]) + 1, T)  # one without padding, one as short as can be
+        lengths = starts + 1 + (self.rand(B) * (T - starts)).long().clamp(max=T - starts - 1)
+        # one without padding, one as short as can be
+        lengths[0], lengths[-1] = T, min(int(starts[-1]) + 1, T)
         place = torch.arange(T)
         return starts, lengths, (place >= starts[:, None]) & (place < lengths[:, None])
 
@@ -99,7 +104,9 @@ def replaced(text, old, new, where=""):
 
 
 def wrong(part, cases, right):
-    """-> [(hint, what comes out)] of every known mistake that these cases notice. right: what the solution puts out."""
+    """-> [(hint, what comes out)] of every known mistake that these cases notice. right: what the
+    solution puts out.
+    """
     target, found = TARGETS[part], []
     original, owner, name = calls.find(target)
     module = inspect.getmodule(owner) if inspect.isclass(owner) else owner
@@ -108,7 +115,8 @@ def wrong(part, cases, right):
         for old, new in zip(edits[::2], edits[1::2]):
             text = replaced(text, old, new, f"{part}, {hint}")
         text = textwrap.dedent(text)
-        made = {}  # in the module's own names, where the stand-ins are put; a plain function lands here and not there
+        # in the module's own names, where the stand-ins are put; a plain function lands here and not there
+        made = {}
         exec(compile(text, f"<{hint}>", "exec"), vars(module), made)
         setattr(owner, name, made[name])
         try:

@@ -1,8 +1,10 @@
-"""How each function is called by the tests: on plain data, and with models so small that their numbers can be worked out by hand.
+"""How each function is called by the tests: on plain data, and with models so small that their numbers
+can be worked out by hand.
 
-`run("3.1", cases)` imports the function of part 3.1 and calls it on every case, a dict of numbers, texts and tensors; what comes
-back is plain data too. test_public.py compares it with expected.pt. The grader does the same with other cases. A part whose
-neighbours are not written yet can be tested nevertheless: where it calls them, a stand-in takes their place (see `Stubs`).
+`run("3.1", cases)` imports the function of part 3.1 and calls it on every case, a dict of numbers,
+texts and tensors; what comes back is plain data too. test_public.py compares it with expected.pt. The
+grader does the same with other cases. A part whose neighbours are not written yet can be tested
+nevertheless: where it calls them, a stand-in takes their place (see `Stubs`).
 """
 import contextlib
 import copy
@@ -42,7 +44,9 @@ def find(target):
 
 
 def run(part, cases):
-    """-> one dict a case: `result`, what came out (or `raises`), and `inputs`, the case as the function left it."""
+    """-> one dict a case: `result`, what came out (or `raises`), and `inputs`, the case as the function
+    left it.
+    """
     found = []
     for case in cases:
         try:
@@ -51,7 +55,8 @@ def run(part, cases):
             raise
         except Exception as error:
             place = inspect.trace()[-1]
-            result = {"raises": type(error).__name__, "says": f"{error} ({place.filename.split('/')[-1]}, line {place.lineno})"[:300]}
+            result = {"raises": type(error).__name__,
+                      "says": f"{error} ({place.filename.split('/')[-1]}, line {place.lineno})"[:300]}
         found.append({"result": result, "inputs": case})
     return found
 
@@ -64,7 +69,7 @@ def source_of(target):
     return [module.__file__, code.co_filename if code else module.__file__]
 
 
-# ------------------------------------------------------------------------------------------------- comparing
+# -------------------------------------------------------------------------------------------- comparing
 
 def difference(got, wanted, name="the result"):
     """-> None if they are the same (floats up to rounding), else one line that says where they differ."""
@@ -95,10 +100,12 @@ def difference(got, wanted, name="the result"):
             return f"{name}: should have {len(wanted)} entries"
         found = (difference(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(got, wanted)))
     elif isinstance(wanted, float) and isinstance(got, (int, float)) and not isinstance(got, bool):
-        near = got == wanted or abs(got - wanted) <= 1e-5 + 1e-4 * abs(wanted) or got != got and wanted != wanted
+        both_nan = got != got and wanted != wanted
+        near = got == wanted or both_nan or abs(got - wanted) <= 1e-5 + 1e-4 * abs(wanted)
         return None if near else f"{name}: {got:.5g} in place of {wanted:.5g}"
     else:
-        return None if type(got) is type(wanted) and got == wanted else f"{name}: {str(got)[:60]!r} in place of {str(wanted)[:60]!r}"
+        same = type(got) is type(wanted) and got == wanted
+        return None if same else f"{name}: {str(got)[:60]!r} in place of {str(wanted)[:60]!r}"
     return next((line for line in found if line), None)
 
 
@@ -107,7 +114,9 @@ def kind(x):
 
 
 def judge(got, wanted, wrong):
-    """What came out of `run`, what should have come out, and [(hint, what a known mistake puts out)] -> None if right, else one line."""
+    """What came out of `run`, what should have come out, and [(hint, what a known mistake puts out)] ->
+    None if right, else one line.
+    """
     lines = [difference(g["result"], w["result"]) for g, w in zip(got, wanted)]
     if not any(lines):
         changed = any(difference(g["inputs"], w["inputs"]) for g, w in zip(got, wanted))
@@ -185,34 +194,42 @@ class Numbers:
 
 
 class Watched:
-    """Takes the place of an optimizer: keeps the gradients that a step would have followed, and takes none."""
+    """Takes the place of an optimizer: keeps the gradients that a step would have followed, and takes
+    none.
+    """
 
     def __init__(self, model, stale=0.0):
         self.model, self.steps = model, []
         if stale:
-            model.table.grad = torch.full_like(model.table, stale)  # of an earlier step: must not be followed again
+            # of an earlier step: must not be followed again
+            model.table.grad = torch.full_like(model.table, stale)
 
     def zero_grad(self, **_):
         self.model.table.grad = None
 
     def step(self, schedule=1.0, max_norm=float("inf")):
         grad = self.model.table.grad
-        self.steps.append({"gradient": grad.clone() if grad is not None else None, "schedule": float(schedule), "max_norm": float(max_norm)})
+        self.steps.append({"gradient": grad.clone() if grad is not None else None,
+                           "schedule": float(schedule), "max_norm": float(max_norm)})
         return 0.75
 
 
 def with_gradient(outputs, weights, **leaves):
     """The outputs, and how the sum of weights * outputs changes with each leaf."""
     total = sum((w * o).sum() for w, o in zip(weights, outputs))
-    grads = torch.autograd.grad(total, leaves.values(), allow_unused=True) if torch.is_tensor(total) and total.requires_grad else [None] * len(leaves)
-    return {f"gradient of {name}": torch.zeros_like(leaf) if g is None else g for (name, leaf), g in zip(leaves.items(), grads)}
+    if torch.is_tensor(total) and total.requires_grad:
+        grads = torch.autograd.grad(total, leaves.values(), allow_unused=True)
+    else:  # somebody has detached something
+        grads = [None] * len(leaves)
+    return {f"gradient of {name}": torch.zeros_like(leaf) if g is None else g for (name, leaf),
+            g in zip(leaves.items(), grads)}
 
 
 def leaf(x):
     return x.clone().requires_grad_()
 
 
-# ------------------------------------------------------------------------------------------------- sheet 1
+# ---------------------------------------------------------------------------------------------- sheet 1
 
 @call("1.1")
 def _(case):
@@ -223,7 +240,8 @@ def _(case):
 @call("1.2")
 def _(case):
     import sample
-    tokens, logprobs = sample.choose(case["logits"], case["temperature"], torch.Generator().manual_seed(0), case["noise"])
+    tokens, logprobs = sample.choose(case["logits"], case["temperature"],
+                                     torch.Generator().manual_seed(0), case["noise"])
     return {"tokens": tokens, "logprobs": logprobs}
 
 
@@ -231,7 +249,8 @@ def _(case):
 def _(case):
     import sample
     buf = SimpleNamespace(length=case["tokens"].shape[1],
-                          **{name: case[name].clone() for name in "tokens logprobs rows positions ends chosen done".split()})
+                          **{name: case[name].clone()
+                             for name in "tokens logprobs rows positions ends chosen done".split()})
     with Stubs(sample, choose=likeliest):
         sample.write(buf, case["n"], case["logits"], case["temperature"], case["eos"], case["stop"])
     return {name: getattr(buf, name) for name in ("tokens", "logprobs", "chosen", "done", "positions")}
@@ -241,8 +260,10 @@ def _(case):
 def _(case):
     import sample
     with Stubs(sample, choose=likeliest):
-        rollout = sample.generate_plainly(Bigram(case["table"]), case["prompts"], case["limits"], case["temperature"], case["eos"], pad=0)
-    return {name: getattr(rollout, name) for name in ("tokens", "prompt_lengths", "lengths", "mask", "logprobs", "finished")}
+        rollout = sample.generate_plainly(Bigram(case["table"]), case["prompts"], case["limits"],
+                                          case["temperature"], case["eos"], pad=0)
+    return {name: getattr(rollout, name)
+            for name in ("tokens", "prompt_lengths", "lengths", "mask", "logprobs", "finished")}
 
 
 @call("1.5")
@@ -262,7 +283,7 @@ def _(case):
     return {"values": values.detach(), **with_gradient((values,), case["weights"], table=model.table)}
 
 
-# ------------------------------------------------------------------------------------------------- sheet 2
+# ---------------------------------------------------------------------------------------------- sheet 2
 
 @call("2.1")
 def _(case):
@@ -274,7 +295,8 @@ def _(case):
         prompt, completion = next(left)
         return SimpleNamespace(prompt=prompt, completion=completion)
 
-    task = SimpleNamespace(tokenizer=Numbers(), sample_problem=sample_problem, demonstration=lambda problem, rng: problem.completion)
+    task = SimpleNamespace(tokenizer=Numbers(), sample_problem=sample_problem,
+                           demonstration=lambda problem, rng: problem.completion)
     tokens, mask = sft.demonstrations(task, len(case["pairs"]), random.Random(0), *case["split"])
     return {"tokens": tokens, "mask": mask, "splits": asked}
 
@@ -285,7 +307,8 @@ def _(case):
     model = Lookup(case["table"])
     optimizer = Watched(model, stale=3.0)
     with Stubs(sft, score=lookup_score):
-        loss, norm = sft.sft_step(model, optimizer, case["tokens"], case["mask"], case["micro_batch"], case["schedule"], case["max_norm"])
+        loss, norm = sft.sft_step(model, optimizer, case["tokens"], case["mask"], case["micro_batch"],
+                                  case["schedule"], case["max_norm"])
     return {"loss": float(loss), "norm": norm, "steps": optimizer.steps}
 
 
@@ -305,7 +328,8 @@ def _(case):
             return {"value": f"{type(value).__name__} {value}", "numbers": numbers}
         except ValueError:
             return {"raises": "ValueError"}
-        except (ArithmeticError, RecursionError, TypeError, SyntaxError, IndexError, KeyError, AttributeError, MemoryError) as error:
+        except (ArithmeticError, RecursionError, TypeError, SyntaxError, IndexError, KeyError,
+                AttributeError, MemoryError) as error:
             return {"raises": type(error).__name__, "says": repr(text[:40])}
     return {text: read(text) for text in case["texts"]}
 
@@ -334,18 +358,21 @@ def _(case):
 @call("2.6")
 def _(case):
     import rewards
-    task = SimpleNamespace(verify=lambda problem, text: "right" in text, steps_hold=lambda problem, text: "false" not in text)
+    task = SimpleNamespace(verify=lambda problem, text: "right" in text, steps_hold=lambda problem,
+                           text: "false" not in text)
     config = rewards.RewardConfig(*case["weights"])
-    found, accuracy = rewards.rule_rewards(task, [None] * len(case["texts"]), case["texts"], case["finished"], config)
+    found, accuracy = rewards.rule_rewards(task, [None] * len(case["texts"]), case["texts"],
+                                           case["finished"], config)
     return {"rewards": found, "accuracy": accuracy}
 
 
-# ------------------------------------------------------------------------------------------------- sheet 3
+# ---------------------------------------------------------------------------------------------- sheet 3
 
 @call("3.1")
 def _(case):
     import grpo
-    return {"advantages": grpo.group_advantages(case["rewards"], case["group_size"], **case["settings"])}
+    return {"advantages": grpo.group_advantages(case["rewards"], case["group_size"],
+                                                **case["settings"])}
 
 
 @call("3.2")
@@ -366,27 +393,32 @@ def _(case):
 def _(case):
     import grpo
     logprobs, entropies = leaf(case["logprobs"]), leaf(case["entropies"])
-    by_tokens = lambda mask, aggregate, max_length=None: mask * (torch.arange(1, mask.shape[1] + 1) / (7 + len(mask)))
+    place = torch.arange(1, case["mask"].shape[1] + 1)
+    by_tokens = lambda mask, aggregate, max_length=None: mask * (place / (7 + len(mask)))
     squared = lambda logprobs, ref_logprobs, estimator: (logprobs - ref_logprobs) ** 2
     with Stubs(grpo, token_weights=by_tokens, kl_estimate=squared):  # not the true ones
-        loss, stats = grpo.policy_loss(logprobs, case["old_logprobs"], case["advantages"], case["mask"], aggregate="token_mean",
+        loss, stats = grpo.policy_loss(logprobs, case["old_logprobs"], case["advantages"], case["mask"],
+                                       aggregate="token_mean",
                                        entropies=entropies, **case["settings"])
-    return {"loss": loss.detach(), "stats": {name: torch.as_tensor(value).detach() for name, value in stats.items()},
+    return {"loss": loss.detach(),
+            "stats": {name: torch.as_tensor(value).detach() for name, value in stats.items()},
             **with_gradient((loss,), (1.0,), logprobs=logprobs, entropies=entropies)}
 
 
-# ------------------------------------------------------------------------------------------------- sheet 4
+# ---------------------------------------------------------------------------------------------- sheet 4
 
 @call("4.1")
 def _(case):
     import ppo
-    return {"rewards": ppo.token_rewards(case["rewards"], case["logprobs"], case["ref_logprobs"], case["mask"], case["beta"])}
+    return {"rewards": ppo.token_rewards(case["rewards"], case["logprobs"], case["ref_logprobs"],
+                                         case["mask"], case["beta"])}
 
 
 @call("4.2")
 def _(case):
     import ppo
-    advantages, returns = ppo.gae(case["rewards"], case["values"], case["mask"], case["gamma"], case["lam"])
+    advantages, returns = ppo.gae(case["rewards"], case["values"], case["mask"], case["gamma"],
+                                  case["lam"])
     return {"advantages": advantages, "returns": returns}
 
 
@@ -400,18 +432,22 @@ def _(case):
 def _(case):
     import ppo
     values = leaf(case["values"])
-    loss, clipped = ppo.value_loss(values, case["old_values"], case["returns"], case["mask"], case["clip"], case["weights"])
-    return {"loss": loss.detach(), "clipped": torch.as_tensor(clipped).detach(), **with_gradient((loss,), (1.0,), values=values)}
+    loss, clipped = ppo.value_loss(values, case["old_values"], case["returns"], case["mask"],
+                                   case["clip"], case["weights"])
+    return {"loss": loss.detach(), "clipped": torch.as_tensor(clipped).detach(),
+            **with_gradient((loss,), (1.0,), values=values)}
 
 
-# ------------------------------------------------------------------------------------------------- sheet 5
+# ---------------------------------------------------------------------------------------------- sheet 5
 
 @call("5.1")
 def _(case):
     import dpo
     leaves = {name: leaf(case[name]) for name in ("chosen", "rejected")}
-    loss, margins = dpo.dpo_loss(*leaves.values(), case["ref_chosen"], case["ref_rejected"], case["beta"])
-    return {"loss": loss.detach(), "margins": margins.detach(), **with_gradient((loss,), (1.0,), **leaves)}
+    loss, margins = dpo.dpo_loss(*leaves.values(), case["ref_chosen"], case["ref_rejected"],
+                                 case["beta"])
+    return {"loss": loss.detach(), "margins": margins.detach(),
+            **with_gradient((loss,), (1.0,), **leaves)}
 
 
 @call("5.2")
@@ -424,27 +460,32 @@ def _(case):
 def rollout_of(case, problems=()):
     import sample
     zeros = torch.zeros(case["tokens"].shape)
-    return sample.Rollout(case["tokens"], case["starts"], case["lengths"], case["mask"], zeros, case["finished"], list(problems))
+    return sample.Rollout(case["tokens"], case["starts"], case["lengths"], case["mask"], zeros,
+                          case["finished"], list(problems))
 
 
 def updated(method, optimizer, rollout, rewards):
     """One update whose steps are looked at, and not taken."""
     method.optimizer = optimizer
     metrics = method.update(rollout, rewards)
-    return {"metrics": {name: float(value) for name, value in metrics.items() if name != "grad_norm"}, "steps": optimizer.steps}
+    return {"metrics": {name: float(value) for name, value in metrics.items() if name != "grad_norm"},
+            "steps": optimizer.steps}
 
 
 @call("5.3")
 def _(case):
     import dpo
 
-    def loss_of(chosen, rejected, ref_chosen, ref_rejected, beta):  # not the true one, but each argument has a place of its own
+    # not the true one, but each argument has a place of its own
+    def loss_of(chosen, rejected, ref_chosen, ref_rejected, beta):
         margins = beta * (chosen - 2 * rejected + 4 * ref_chosen - 8 * ref_rejected)
         return (margins ** 2).mean(), margins
 
     policy = Lookup(case["table"])
-    config = dpo.DPOConfig(micro_batch=case["micro_batch"], mini_batches=1, temperature=case["temperature"], beta=0.5)
-    with Stubs(dpo, make_optimizer=lambda *_: None, score=lookup_score, dpo_loss=loss_of, pairs=lambda rewards, group_size: (case["chosen"], case["rejected"])):
+    config = dpo.DPOConfig(micro_batch=case["micro_batch"], mini_batches=1,
+                           temperature=case["temperature"], beta=0.5)
+    with Stubs(dpo, make_optimizer=lambda *_: None, score=lookup_score, dpo_loss=loss_of,
+               pairs=lambda rewards, group_size: (case["chosen"], case["rejected"])):
         method = dpo.DPO(policy, SimpleNamespace(max_new_tokens=8), config)
         with torch.no_grad():
             policy.table += case["moved"]  # it has learned something since
@@ -456,17 +497,23 @@ def _(case):
 def _(case):
     import sample
     star = importlib.import_module("methods.star")
-    task = SimpleNamespace(tokenizer=Numbers(), max_new_tokens=8, verify=lambda problem, text: text.split()[:1] == [problem])
+    task = SimpleNamespace(tokenizer=Numbers(), max_new_tokens=8, verify=lambda problem,
+                           text: text.split()[:1] == [problem])
     policy = Lookup(case["table"])
     config = star.STaRConfig(micro_batch=case["micro_batch"], mini_batches=1)
     rollout = rollout_of(case, case["problems"])
-    right = lambda self, task: torch.tensor([bool(done) and task.verify(problem, task.tokenizer.decode(row[start:end])) for row, start, end, done, problem
-                             in zip(self.tokens.tolist(), self.prompt_lengths.tolist(), self.lengths.tolist(), self.finished, self.problems)])
-    with Stubs(star, make_optimizer=lambda *_: None, score=lookup_score), Stubs(sample.Rollout, right=right):
+    right = lambda self, task: torch.tensor([bool(done)
+                                             and task.verify(problem,
+                                                             task.tokenizer.decode(row[start:end]))
+                                             for row, start, end, done, problem
+                             in zip(self.tokens.tolist(), self.prompt_lengths.tolist(),
+                                    self.lengths.tolist(), self.finished, self.problems)])
+    with Stubs(star, make_optimizer=lambda *_: None,
+               score=lookup_score), Stubs(sample.Rollout, right=right):
         return updated(star.STaR(policy, task, config), Watched(policy), rollout, case["rewards"])
 
 
-# ------------------------------------------------------------------------------------------------- sheet 6
+# ---------------------------------------------------------------------------------------------- sheet 6
 
 @call("6.1")
 def _(case):
@@ -484,12 +531,15 @@ def _(case):
 def _(case):
     import search
     rows, eos = case["rows"], 1
-    task = SimpleNamespace(canonical_answer=lambda text: int(text.split()[-1]) % 10 if re.fullmatch(r"[\d ]+", text) else None)
+    task = SimpleNamespace(canonical_answer=lambda text: int(text.split()[-1]) % 10
+                           if re.fullmatch(r"[\d ]+", text) else None)
     ended = lambda i, row: row[-1] == eos
     text = lambda i, row: " ".join("?" if x == 99 else str(x) for x in row[:len(row) - ended(i, row)])
     problems = len(rows) // case["n"]
-    context = SimpleNamespace(problems=list(range(problems)), task=task, ended=ended, text=text, eos=eos,
-                              candidates=lambda n: ([i for i in range(problems) for _ in range(n)], copy.deepcopy(rows)))
+    context = SimpleNamespace(problems=list(range(problems)), task=task, ended=ended, text=text,
+                              eos=eos,
+                              candidates=lambda n: ([i for i in range(problems) for _ in range(n)],
+                                                    copy.deepcopy(rows)))
     scorer = (lambda problem_index, rows: list(case["points"])) if case["points"] else None
     return {"chosen": [list(row) for row in search.majority_vote(context, case["n"], scorer)]}
 
@@ -497,7 +547,9 @@ def _(case):
 @call("6.3")
 def _(case):
     exact = importlib.import_module("experiments.exact")
-    return {"distribution": [float(x) for x in exact.best_of_n_distribution(case["p"], case["scores"], case["n"])]}
+    return {"distribution": [float(x)
+                             for x in exact.best_of_n_distribution(case["p"], case["scores"],
+                                                                   case["n"])]}
 
 
 @call("6.4")

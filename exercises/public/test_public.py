@@ -1,4 +1,5 @@
-"""The public tests: one for each part. They say whether a function is still missing, right, or wrong in a way that is known.
+"""The public tests: one for each part. They say whether a function is still missing, right, or wrong in
+a way that is known.
 
     python -m pytest exercises/public -k 3.1
 
@@ -16,7 +17,8 @@ sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 import calls
 
 DATA = HERE / "expected.pt"
-PARTS = torch.load(DATA, weights_only=True) if DATA.exists() else {}  # it is there in a student's repository: make.py writes it
+# it is there in a student's repository: make.py writes it
+PARTS = torch.load(DATA, weights_only=True) if DATA.exists() else {}
 
 
 @pytest.mark.parametrize("part", PARTS)
