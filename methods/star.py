@@ -28,7 +28,7 @@ from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
 from plumbing.warm_starts import load_teacher
-from sample import Rollout, SamplingConfig, score
+from sample import Rollout, SamplingConfig, completion_mask, score
 from search import best_of_n, tree_search
 from search_context import SearchContext
 
@@ -90,8 +90,7 @@ def expert(model, task, config, generator=None):
         tokens = torch.tensor([row + [context.pad] * (longest - len(row)) for row in rows], device=device)  # (B, T)
         starts = torch.tensor([len(prompt) for prompt in context.prompts], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
-        position = torch.arange(longest, device=device)
-        mask = (position >= starts[:, None]) & (position < lengths[:, None])
+        mask = completion_mask(starts, lengths, longest)
         with torch.no_grad():
             logprobs = torch.cat([score(model, part, config.temperature)[0] for part in tokens.split(256)])
         finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == context.eos
