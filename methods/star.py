@@ -60,8 +60,8 @@ class STaR(Method):
 
     def update(self, rollout, rewards):
         """Fine-tune on the rows that the rule accepts -> metrics. `rewards` may hold more than the verdict; it is not looked at."""
+        kept = rollout.right(self.task).nonzero()[:, 0]
         self.seen["advantages"] = rollout.right(self.task).float()
-        kept = self.seen["advantages"].nonzero()[:, 0]
 
         def loss(part):
             tokens, mask = part.cut(rollout.tokens, rollout.mask)

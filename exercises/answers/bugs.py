@@ -6,9 +6,12 @@ it passes with the code as it should be, and fails with the bug.
 BUGS = {
     1: {
         "file": "plumbing/run.py",
-        "edits": [("""        return [self.task.sample_problem(self.rng, "train") for _ in range(count)]""",
-                   """        rng = random.Random(f"problems {self.loop.seed}")
-        return [self.task.sample_problem(rng, "train") for _ in range(count)]""")],
+        "edits": [("""        problems = []
+        while len(problems) < count:""",
+                   """        problems, rng = [], random.Random(f"problems {self.loop.seed}")
+        while len(problems) < count:"""),
+                  ("""self.rng.choice(self.train_problems) if self.train_problems else self.task.sample_problem(self.rng, "train")""",
+                   """rng.choice(self.train_problems) if self.train_problems else self.task.sample_problem(rng, "train")""")],
         "what": "every step draws the same problems: the generator is made anew from the seed in each call of Run.draw",
         "tell": "accuracy on training problems, fresh ones as it is said, goes to 0.97 and val_pass@1 from 0.34 down to 0.20. Both are drawn "
                 "alike, so they cannot part: the policy learns 24 problems by heart, and soon all samples of a problem agree",
@@ -22,7 +25,7 @@ from plumbing.run import Run
 
 def test_two_steps_draw_different_problems():
     """64 draws from 3,984 training problems: the same ones twice is no accident."""
-    run = SimpleNamespace(train_problems=[], task=tasks.load("countdown"), rng=random.Random(0), loop=SimpleNamespace(seed=0))
+    run = SimpleNamespace(train_problems=[], solved={}, task=tasks.load("countdown"), rng=random.Random(0), loop=SimpleNamespace(seed=0))
     first, second = Run.draw(run, 64), Run.draw(run, 64)
     assert [p.key for p in first] != [p.key for p in second]
 '''},

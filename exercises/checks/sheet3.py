@@ -8,7 +8,8 @@ from checks import cases, mistakes
 def _(draw):
     found = []
     for settings in ({}, {"std": False}, {"std": False, "baseline": "leave_one_out"},
-                     {"std": False, "per_mean": True}, {}):
+                     {"std": False, "per_mean": True}, {}, {"std": False, "batch_std": True},
+                     {"baseline": "one", "right_weight": 0.1}):
         G, groups = draw.randint(3, 6), draw.randint(3, 5)
         rewards = (draw.rand(groups, G) < 0.5).float() + 0.25 * draw.ints(0, 2, groups, G)
         rewards[:, 0] += 0.5  # no group agrees ...
@@ -20,8 +21,8 @@ def _(draw):
 
 
 mistakes("3.1",
-    ("divided by G - 1: the standard deviation is the population's (correction=0)", "correction=0",
-     "correction=1"),
+    ("divided by G - 1: the standard deviation is the population's (correction=0)",
+     "groups.std(1, correction=0, keepdim=True)", "groups.std(1, correction=1, keepdim=True)"),
     ("the mean is that of the whole batch: each group has its own",
      "groups - groups.mean(1, keepdim=True)", "groups - groups.mean()"),
     ("the standard deviation is that of the whole batch: each group has its own",
@@ -52,6 +53,12 @@ mistakes("3.1",
      'if baseline == "leave_one_out":', "if False:"),
     ("per_mean is not heeded", "    if per_mean:", "    if False:"),
     ("per_mean: a group whose mean is not above 0 should give 0", ".masked_fill(mean <= 0, 0.0)", ""),
+    ("batch_std is not heeded", "if batch_std and advantages.any()", "if False"),
+    ("batch_std divides by the standard deviation of the rewards: it is that of the advantages",
+     "/ advantages.std(correction=0)", "/ rewards.std(correction=0)"),
+    ("baseline 'one' is not heeded", 'if baseline == "one":', "if False:"),
+    ("baseline 'one': a right answer counts right_weight, and not 1",
+     "return rewards - 1 + right_weight * rewards", "return rewards - 1 + rewards"),
 )
 
 
@@ -130,7 +137,7 @@ mistakes("3.3",
 def _(draw):
     found = []
     for extra in ({}, {"by_row": True}, {"clip_high": 0.5}, {"ref": True}, {"bonus": True},
-                  {"weights": True}, {"ratio": True}, {"ref": True, "bonus": True, "weights": True}):
+                  {"weights": True}, {"ratio": "sequence"}, {"ratio": "weight"}, {"ref": True, "bonus": True, "weights": True}):
         B, T = draw.randint(4, 6), draw.randint(6, 9)
         _, _, mask = draw.rows(B, T)
         logprobs = -2 * draw.rand(B, T)
@@ -146,7 +153,7 @@ def _(draw):
         if "weights" in extra:
             settings |= {"weights": mask * draw.rand(B, T)}
         if "ratio" in extra:
-            settings |= {"ratio": "sequence"}
+            settings |= {"ratio": extra["ratio"]}
         found.append({"logprobs": logprobs, "old_logprobs": old,
                       "advantages": draw.normal(B) if "by_row" in extra else draw.normal(B, T),
                       "mask": mask,
@@ -157,9 +164,9 @@ def _(draw):
 mistakes("3.4",
     ("max in place of min: the clip would take the gradient from the wrong tokens",
      "torch.minimum(free, clipped)", "torch.maximum(free, clipped)"),
-    ("there is no clip", "objective = torch.minimum(free, clipped)", "objective = free"),
+    ("there is no clip", "torch.minimum(free, clipped)", "free"),
     ("only the clipped term is left: without the min a ratio that went the wrong way gets no gradient",
-     "objective = torch.minimum(free, clipped)", "objective = clipped"),
+     "torch.minimum(free, clipped)", "clipped"),
     ("the ratio was detached: no gradient of the policy is left", "rho = log_rho.exp()",
      "rho = log_rho.detach().exp()"),
     ("the sign is wrong: the loss is minus the objective", "return -(weights", "return (weights"),
@@ -198,7 +205,12 @@ mistakes("3.4",
      "log_rho.mean(1, keepdim=True)"),
     ("clip_fraction counts every ratio outside of the bounds: only where clipped < free has the "
      "gradient gone",
-     "((clipped < free) & mask)", "((rho.clamp(1 - clip_low, 1 + clip_high) != rho) & mask)"),
-    ("clip_fraction counts padding", "((clipped < free) & mask).sum() / mask.sum().clamp(min=1)",
-     "((clipped < free) & mask).sum() / mask.numel()"),
+     "torch.minimum(free, clipped), clipped < free", "torch.minimum(free, clipped), clipped != free"),
+    ("clip_fraction counts padding", "(held & mask).sum() / mask.sum().clamp(min=1)",
+     "(held & mask).sum() / mask.numel()"),
+    ("ratio='weight' is not heeded", 'if ratio == "weight":', "if False:"),
+    ("ratio='weight': the weight is a number, no gradient flows through it",
+     "clipped.detach() * logprobs", "clipped * logprobs"),
+    ("ratio='weight': the gradient is that of log pi, which is missing",
+     "clipped.detach() * logprobs.masked_fill(~mask, 0.0)", "clipped"),
 )
