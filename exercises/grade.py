@@ -16,7 +16,6 @@ checked: its code must come from the copy.
 Sheet 7 is handed in as run folders: see `investigation`. Derivations and reports are read by the
 teacher.
 """
-import argparse
 import io
 import json
 import os
@@ -34,7 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE))
 import checks
 from checks import HIDDEN, PUBLIC, calls
-from config import InputError
+from config import InputError, Parser
 from table import SHEETS, of_sheet
 from worker import receive, send
 
@@ -264,7 +263,7 @@ def text(report):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="grade.py", description="Grade a student's repository.")
+    parser = Parser(prog="grade.py", description="Grade a student's repository.")
     parser.add_argument("folder", metavar="DIR")
     parser.add_argument("--sheet", type=int, choices=tuple(SHEETS), help="only this sheet")
     parser.add_argument("--json", metavar="FILE", help="write the report here too")

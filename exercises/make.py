@@ -8,7 +8,6 @@ in it; its body becomes one line that says which exercise it is. Nothing in the 
 done on the syntax tree. What would give an answer away is left out (LEFT_OUT, and `hides` in table.py).
 OUT must not exist yet.
 """
-import argparse
 import ast
 import fnmatch
 import json
@@ -22,7 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(ROOT))
-from config import InputError
+from config import InputError, Parser
 from table import PARTS, SHEETS, of_sheet
 
 LEFT_OUT = (
@@ -145,7 +144,7 @@ def make(out, sheet=None):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="make.py", description="Write the student's repository.")
+    parser = Parser(prog="make.py", description="Write the student's repository.")
     parser.add_argument("out", metavar="OUT", help="a folder that does not exist yet")
     parser.add_argument("--sheet", type=int, choices=tuple(SHEETS),
                         help="this sheet alone, the rest solved")
