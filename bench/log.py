@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import train
 import view
-from config import InputError
+from config import InputError, Parser
 from plumbing import rollouts, start
 from plumbing.run import Run
 from plumbing.warm_starts import init_from
@@ -22,7 +22,10 @@ from plumbing.warm_starts import init_from
 STEPS = 6  # the first of them is left out: it allocates
 
 
-def main(path):
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN", help="run folder of a countdown run")
+    path = parser.parse_args().run
     with tempfile.TemporaryDirectory() as folder:
         run = Run(pathlib.Path(folder), "grpo", "countdown", start.configure("grpo", "countdown", {"device": "cpu"}))
         init_from(path, run.policy, run.task)
@@ -61,6 +64,6 @@ def main(path):
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:2] or [""])
+        main()
     except InputError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
