@@ -2,9 +2,9 @@
 
     live("runs/countdown-0") -> {"models": [the warm start, the trained policy], "example": "Use 3, 5, 7 to make 22.\\n"}
 
-float16 keeps 11 bits of a weight. That moved logits by up to 0.016 where all were rounded, by less than 0.01
-where the embedding and the norms are not, through which every token comes in and goes out: 3 % of the numbers,
-they stay float32. (`python bench/page.py RUN` measures it.) A model of 0.6 million parameters takes 1.7 MB.
+float16 keeps 11 bits of a weight. With all weights rounded logits moved by up to 0.016, with embedding and norms
+left in float32 by less than 0.01 (`python bench/page.py RUN`): through these, 3 % of the numbers, every token
+comes in and goes out. A model of 0.6 million parameters takes 1.7 MB.
 """
 import base64
 import pathlib
