@@ -17,6 +17,8 @@ function ticks(low, high) {
   return found;
 }
 
+const labelOf = (y, all) => y.toFixed(all.length > 1 ? Math.max(0, Math.ceil(-Math.log10(all[1] - all[0]) - 1e-9)) : 2);  // as many digits as tell them apart
+
 function panel(name) {
   const W = 320, H = 170, left = 42, right = 14, top = 8, bottom = 22;
   const lines = visible().flatMap(run => Object.keys(run.metrics).filter(key => panelOf(key) == name && !LEFT_OUT.includes(key)).map(key => {
@@ -34,8 +36,8 @@ function panel(name) {
   const marks = RUNS.filter(run => run.groups.length).slice(0, 1).flatMap(run => run.steps).filter(step => step <= x1);
   const drawing = svg("svg", {viewBox: `0 0 ${W} ${H}`, tabindex: 0, role: "slider", "aria-label": `${name}: left and right move, Enter opens the samples`,
                               "aria-valuemin": x0, "aria-valuemax": x1, "aria-valuenow": x0},
-    ticks(y0, y1).map(y => [svg("line", {class: "grid", x1: left, x2: W - right, y1: Y(y), y2: Y(y)}),
-                            svg("text", {x: left - 5, y: Y(y) + 4, "text-anchor": "end"}, short(y))]),
+    ticks(y0, y1).map((y, _, all) => [svg("line", {class: "grid", x1: left, x2: W - right, y1: Y(y), y2: Y(y)}),
+                            svg("text", {x: left - 5, y: Y(y) + 4, "text-anchor": "end"}, labelOf(y, all))]),
     ticks(x0, x1).filter(x => Number.isInteger(x)).map(x => svg("text", {x: X(x), y: H - 6, "text-anchor": "middle"}, String(x))),
     svg("path", {d: marks.map(step => `M${X(step).toFixed(1)} ${H - bottom}v4`).join(""), stroke: "var(--soft)"}),  // samples are there
     lines.map(line => [
@@ -112,10 +114,14 @@ function signs(run) {
     say(`Collapse: accuracy is ${short(late("accuracy"))} at the end; it was ${short(Math.max(m.accuracy[0], best("accuracy")))}. The KL to the warm start went up to `
         + `${short(jump)} nats per token. A rate that is too high does this (here --lr ${c.lr}): start again with a tenth.`,
         ["accuracy", "kl"], stepOf(k => m.accuracy[k] != null && m.accuracy[k] < 0.2 * Math.max(m.accuracy[0], best("accuracy"))));
-  if (late("entropy") < 0.3 * early("entropy") && late("groups_with_variance") < 0.25)
-    say(`The entropy is gone: ${short(early("entropy"))} to ${short(late("entropy"))} nats per token, and ${Math.round(100 * (1 - late("groups_with_variance")))} % of the groups `
-        + `agree in their reward, so there is little left to learn from. More problems${c.train_problems ? ` (here --train-problems ${c.train_problems})` : ""}, a lower --lr, or --entropy-bonus.`,
-        ["entropy", "groups_with_variance"], m.step[n - 1]);
+  const collapsed = found.length > 0, agree = `${Math.round(100 * (1 - late("groups_with_variance")))} % of the groups agree in their reward at the end`;
+  if (!collapsed && late("groups_with_variance") < 0.2 && early("groups_with_variance") > 0.3)
+    say(`Little is left to learn: ${agree}; the entropy went from ${short(early("entropy"))} to ${short(late("entropy"))} nats per token. Fine if the task is solved; else more problems`
+        + `${c.train_problems ? ` (here --train-problems ${c.train_problems})` : ""}, a lower --lr, or --entropy-bonus.`, ["groups_with_variance", "entropy"], m.step[n - 1]);
+  const held = (m["val_pass@1"] || []).filter(x => x != null).at(-1);
+  if (late("accuracy") - held > 0.25)
+    say(`Learned by heart: ${short(late("accuracy"))} of the training samples are right and ${short(held)} on val${c.train_problems ? ` (here --train-problems ${c.train_problems})` : ""}.`,
+        ["accuracy"], m.step[n - 1]);
   if (late("reward") - late("accuracy") > 0.3 && late("reward") > early("reward") + 0.05 && late("accuracy") < early("accuracy") + 0.02)
     say(`Reward without accuracy: the reward rose from ${short(early("reward"))} to ${short(late("reward"))}, accuracy went from ${short(early("accuracy"))} to ${short(late("accuracy"))}. `
         + `Something else is being paid for (here --format-weight ${c.format_weight}, --accuracy-weight ${c.accuracy_weight}): read the samples.`,

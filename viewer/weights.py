@@ -25,7 +25,8 @@ def weights(model):
     "float32": {the same for embedding and norms}}. InputError if a weight is too large for float16, 65504, or not finite."""
     packed = {"config": asdict(model.config)}
     for kind in ("float16", "float32"):
-        state = {name: w.cpu().to(getattr(torch, kind)) for name, w in model.state_dict().items() if ("blocks" in name and w.ndim == 2) == (kind == "float16")}
+        state = {name: w.cpu().to(getattr(torch, kind)) for name, w in model.state_dict().items()
+                 if ("blocks" in name and w.ndim == 2) == (kind == "float16")}
         numbers = torch.cat([w.flatten() for w in state.values()])
         if not numbers.isfinite().all():
             raise InputError("a weight is larger than 65504 or not finite: this model cannot go into a page")
