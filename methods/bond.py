@@ -119,6 +119,7 @@ class BOND(Method):
     def update(self, rollout, rewards):
         """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c, (both, advantages, metrics) = self.config, self.batch(rollout, rewards)
+        self.seen["advantages"] = advantages[:len(rewards)]
         rows = (advantages != 0).nonzero()[:, 0]
         steps, weights = min(c.mini_batches, len(rows)), token_weights(both.mask, "constant", self.max_new_tokens)
         loss, before = actor(self.policy, both, advantages, c, aggregate="constant")

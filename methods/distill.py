@@ -81,6 +81,7 @@ class Distill(Method):
         c, rows = self.config, torch.arange(len(rollout.mask), device=self.policy.device)
         if c.divergence == "reverse":
             gap = self.gap(rollout)
+            self.seen["advantages"] = -gap
             loss, before = actor(self.policy, rollout, -gap, c, aggregate="token_mean")
             metrics = {"teacher_kl": float(gap.sum() / rollout.mask.sum())}
         else:

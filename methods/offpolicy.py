@@ -64,7 +64,10 @@ class OffPolicy(GRPO):
         if self.config.mismatch != "ratio":
             rollout.logprobs = rollout.logprobs + log_weights
         self.weights = log_weights.exp().clamp(max=self.config.tis) if self.config.mismatch == "tis" else None
-        return {"mismatch": float(log_weights[rollout.mask].abs().mean())} | super().update(rollout, rewards)
+        metrics = {"mismatch": float(log_weights[rollout.mask].abs().mean())} | super().update(rollout, rewards)
+        if self.config.stale_steps:
+            self.seen.clear()  # it is about another batch than the one that came in
+        return metrics
 
     def shape(self, rollout, rewards):
         """Done as the batch came in, when its problems were at hand."""

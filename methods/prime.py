@@ -102,6 +102,7 @@ class PRIME(Method):
 
         learned = optimize([Learner(self.prm_optimizer, prm_loss, "prm")], rows, mask, c, generator=self.generator)
         advantages = prime_advantages(r, rewards.to(self.policy.device), mask, c.group_size)
+        self.seen["advantages"] = advantages
         trained = (advantages != 0).any(1).nonzero()[:, 0]
         steps, weights = min(c.mini_batches, len(trained)), token_weights(mask, "token_mean")
         loss, before = actor(self.policy, rollout, advantages, c, aggregate="token_mean")

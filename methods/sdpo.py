@@ -109,6 +109,7 @@ class SDPO(Method):
         taught[rows] = True
         mask = rollout.mask & taught[:, None]
         advantages = (self.teach(rollout, rows, contexts) - rollout.logprobs).masked_fill(~mask, 0.0)
+        self.seen["advantages"] = advantages
         for name, which in (("teacher_right", right), ("teacher_wrong", ~right)):
             if (mask & which[:, None]).any():
                 metrics[name] = float(advantages[mask & which[:, None]].mean())

@@ -30,12 +30,20 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage
 TIMEOUT = 20  # seconds to wait for anything
 
 
+def pipe():
+    """-> its two ends, with numbers above 4: that of a copy must not be in the way."""
+    ends = os.pipe()
+    copies = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    os.close(ends[0]), os.close(ends[1])
+    return copies
+
+
 class Browser:
     def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="browser-")
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for pipe in (os.pipe(), os.pipe()) for end in pipe if not os.set_inheritable(end, False)]
-        theirs_in, self.out, self.into, theirs_out = ends
-        self.process = subprocess.Popen([CHROMIUM, *FLAGS, f"--user-data-dir={self.folder}", "about:blank"], close_fds=False, start_new_session=True,
+        (theirs_in, self.out), (self.into, theirs_out) = pipe(), pipe()
+        self.process = subprocess.Popen([CHROMIUM, *FLAGS, f"--user-data-dir={self.folder}", "about:blank"],
+                                        close_fds=False, start_new_session=True,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                         preexec_fn=lambda: (os.dup2(theirs_in, 3), os.dup2(theirs_out, 4)))
         os.close(theirs_in), os.close(theirs_out)
@@ -144,10 +152,12 @@ class Page:
 
     def press(self, key):
         """A key by its name: Enter, Tab, ArrowLeft."""
-        code = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, " ": 32}.get(key, 0)
+        code = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36,
+                "End": 35, " ": 32}.get(key, 0)
         text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 else "")
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **({"text": text} if kind == "keyDown" else {}))
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
+                      **({"text": text} if kind == "keyDown" else {}))
 
     def type(self, text):
         """Into what has the focus, in place of what it holds."""

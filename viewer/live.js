@@ -151,6 +151,12 @@ class Card {
     this.draw();
   }
 
+  /** The end alone tells little: look at the token that was the least likely. */
+  showSurprise() {
+    const { ids, prompt } = this.thinker, p = ids.map((id, t) => t < prompt ? 1 : this.thinker.probabilities(t, this.settings.temperature)[id]);
+    this.select(p.indexOf(Math.min(...p.slice(prompt)), prompt));
+  }
+
   key(event) {
     const to = { ArrowLeft: this.selected - 1, ArrowRight: this.selected + 1, Home: this.thinker.prompt, End: this.thinker.ids.length };
     if (!(event.key in to)) return;
@@ -230,9 +236,9 @@ class Card {
       strip.setAttribute("viewBox", `0 0 ${look.length} 1`);
       strip.setAttribute("preserveAspectRatio", "none");
       look.forEach((weight, t) => {
-        if (weight < 0.02) return;
+        if (weight < 0.01) return;
         const cell = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-        for (const [name, value] of Object.entries({ x: t, y: 0, width: 1, height: 1, "fill-opacity": weight.toFixed(2) })) cell.setAttribute(name, value);
+        for (const [name, value] of Object.entries({ x: t, y: 0, width: 1, height: 1, "fill-opacity": Math.sqrt(weight).toFixed(2) })) cell.setAttribute(name, value);
         strip.append(cell);
       });
       const most = look.indexOf(look.reduce((a, b) => Math.max(a, b)));
@@ -344,7 +350,10 @@ function startLive(root, models, example) {
     const turn = () => {
       const began = performance.now();
       do some.forEach(one); while (!settings.pace && some.some(card => !card.thinker.done) && performance.now() - began < 30);
-      if (some.every(card => card.thinker.done)) halt();
+      if (some.every(card => card.thinker.done)) {
+        halt();
+        some.forEach(card => card.follow && card.showSurprise());
+      }
       else running = setTimeout(turn, settings.pace ? 1000 / settings.pace : 0);
     };
     running = setTimeout(turn, 0);
@@ -372,6 +381,7 @@ const LIVE_STYLE = `
 .live-buttons, .live-sliders { display: flex; flex-wrap: wrap; gap: .4rem .8rem; align-items: center }
 .live-sliders span { display: inline-flex; gap: .4rem; align-items: center; max-width: 100% }
 .live-sliders select { min-width: 0 }
+.live-sliders input[type=range] { width: min(12rem, 45vw) }
 .live-sliders output { min-width: 2rem }
 #live-message { color: var(--wrong, #c2410c); margin: .3rem 0; min-height: 1.5em; overflow-wrap: anywhere }
 .live-help { max-width: 60rem; color: var(--soft, gray); margin: 0 0 .75rem }

@@ -2,9 +2,9 @@
 
     live("runs/countdown-0") -> {"models": [the warm start, the trained policy], "example": "Use 3, 5, 7 to make 22.\\n"}
 
-float16 keeps 11 bits of a weight. That moves the logits by up to 0.017 if all are rounded, by less than 0.01
-if the embedding and the norms are not, through which every token comes in and goes out: 3 % of the numbers,
-they stay float32. (`python bench/page.py RUN` measures it.) A model of 0.6 million parameters takes 1.7 MB.
+float16 keeps 11 bits of a weight. With all weights rounded logits moved by up to 0.016, with embedding and norms
+left in float32 by less than 0.01 (`python bench/page.py RUN`): through these, 3 % of the numbers, every token
+comes in and goes out. A model of 0.6 million parameters takes 1.7 MB.
 """
 import base64
 import pathlib
@@ -25,7 +25,8 @@ def weights(model):
     "float32": {the same for embedding and norms}}. InputError if a weight is too large for float16, 65504, or not finite."""
     packed = {"config": asdict(model.config)}
     for kind in ("float16", "float32"):
-        state = {name: w.cpu().to(getattr(torch, kind)) for name, w in model.state_dict().items() if ("blocks" in name and w.ndim == 2) == (kind == "float16")}
+        state = {name: w.cpu().to(getattr(torch, kind)) for name, w in model.state_dict().items()
+                 if ("blocks" in name and w.ndim == 2) == (kind == "float16")}
         numbers = torch.cat([w.flatten() for w in state.values()])
         if not numbers.isfinite().all():
             raise InputError("a weight is larger than 65504 or not finite: this model cannot go into a page")
