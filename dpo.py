@@ -15,6 +15,11 @@ Its gradient is a policy gradient with one advantage a pair, +a for y_w and -a f
 sigmoid(-margin): large as long as the pair is ranked wrongly, then fading. What is clipped in PPO fades
 here.
 
+Only the difference is trained, so both log-probs may fall. Against that a third term holds on to the
+chosen completion (Iterative RPO, arXiv:2404.19733, equation 2); --nll 0 is the plain DPO of above:
+
+    + nll * - 1/|y_w| log pi(y_w|x)
+
 The recipe:
   1. sample a group of completions for each prompt (`collect`); the rule rewards them (train.py);
   2. pair the best with the worst of each group, the second best with the second worst, as long as their rewards differ (`pairs`);
@@ -45,6 +50,7 @@ class DPOConfig(SamplingConfig):
     iterative: bool = setting(False, "sample the pairs from the current policy, not from the warm start")
     lr: float = setting(1.5e-4, "AdamW's rate", low=0.0, high=1.0)
     beta: float = setting(0.1, "how dear it is to leave the warm start", low=1e-6, high=100.0)
+    nll: float = setting(1.0, "weight of the chosen completion's negative log-likelihood, a mean over its tokens", low=0.0, high=100.0)
     epochs: int = setting(1, "passes over the pairs of a step", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
     micro_batch: int = setting(64, "sequences per forward pass; memory and speed only", low=1, high=65536)
@@ -108,6 +114,7 @@ class DPO(Method):
         """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c = self.config
         items = torch.stack(pairs(rewards.to(self.policy.device), c.group_size), 1)  # (N, 2)
+        self.seen["advantages"] = torch.zeros(len(rewards), device=self.policy.device)
 
         def loss(part):
             tokens, mask = part.cut(rollout.tokens, rollout.mask)
@@ -115,10 +122,13 @@ class DPO(Method):
             with torch.no_grad():
                 ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
             value, margins = dpo_loss(*logps.chunk(2), *ref_logps.chunk(2), c.beta)
+            a = c.beta * torch.sigmoid(-margins.detach())
+            self.seen["advantages"][part.rows] = torch.cat((a, -a))
             # Only the difference is trained. Both completions share most of their tokens, and pushing
             # the rejected one down pushes those down too: the chosen log-prob often falls, only less
             # than the rejected one.
             better, worse = (logps - ref_logps).detach().chunk(2)
+            value = value - c.nll * (logps / mask.sum(1)).chunk(2)[0].mean()
             stats = {"margin": margins.detach(), "implicit_accuracy": (margins > 0).float(), "chosen_logp": better,
                      "rejected_logp": worse}
             return value * part.share, {name: (each.sum(), len(each)) for name, each in stats.items()}

@@ -3,14 +3,16 @@
     python export.py runs/countdown-0 exported              config, weights, tokenizer, generation settings, model card
     python train.py --algo grpo --task countdown --init exported        goes on from such a folder; evaluate.py and search.py read it too
 
-The folder loads with `AutoModelForCausalLM` and `AutoTokenizer`, and gives the same logits. Nothing has to be installed to write it:
-the formats are JSON and a list of bytes (plumbing/hugging_face.py).
+The folder loads with `AutoModelForCausalLM` and `AutoTokenizer`, and gives the same logits. Nothing has
+to be installed to write it: the formats are JSON and a list of bytes (plumbing/hugging_face.py).
 
-The tokenizer: a word of the task's vocabulary is a token, so what cuts a text into words is all there is to it: the pattern of
-tasks/tokenizer.py, longest first. A piece outside of the vocabulary is an error there as here. What differs: <|eos|> and <|pad|>
-written out in a text are read as the special tokens.
+The tokenizer: a word of the task's vocabulary is a token, so what cuts a text into words is all there
+is to it: the pattern of tasks/tokenizer.py, longest first. A piece outside of the vocabulary is an
+error there as here. What differs: <|eos|> and <|pad|> written out in a text are read as the special
+tokens.
 
-What does not come along: the critic of PPO, optimizers, and the state of the random numbers. To go on bit by bit, --resume the run.
+What does not come along: the critic of PPO, optimizers, and the state of the random numbers. To go on
+bit by bit, --resume the run.
 """
 import json
 import pathlib
@@ -64,7 +66,8 @@ def tokenizer_json(tokenizer):
 
 
 def write_folder(folder, model, task, config, summary=None):
-    """The whole folder. config: of the run, a dict; summary: its summary.json, a dict, if there is one."""
+    """The whole folder. config: of the run, a dict; summary: its summary.json, a dict, if there is one.
+    """
     limit = config["max_new_tokens"] or task.max_new_tokens
     fields, weights = hugging_face.to_llama(model)
     ours = {"task": {"name": task.name, "options": asdict(task.options)},

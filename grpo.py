@@ -1,4 +1,5 @@
-"""GRPO and its variants: reinforcement learning from a rule, with the group of samples as its own baseline.
+"""GRPO and its variants: reinforcement learning from a rule, with the group of samples as its own
+baseline.
 
 The idea. Sample G completions o_1 ... o_G of one prompt and let the rule reward them, r_1 ... r_G.
 Those above the group's mean become more likely, those below less likely. The mean is the baseline: a
@@ -23,17 +24,19 @@ The recipe:
   2. normalise the rewards within each group: advantages (`group_advantages`); a zero-variance group teaches nothing;
   3. recompute the log-probs with a gradient, form the loss (`policy_loss`), step; perhaps several times.
 
-The variants differ from this in a few settings each. TABLE has them all, one row a method. Two have an
-equation of their own:
+The variants differ from this in a few settings each. TABLE has them all, one row a method. Some have an
+equation of their own; sg[.] is a number that no gradient flows through:
 
     s_i      = exp(1/|o_i| sum_t log rho_it)     one ratio a completion, in the place of rho_it        gspo, arXiv:2507.18071, eq. 7
+    J_it     = sg[min(rho_it, 1 + eps)] A_i log pi     the weight is clipped, the gradient never       cispo, arXiv:2506.13585
     A_i      = (r_i - mean(r)) / mean(r)         0 if nothing was earned, mean(r) <= 0                 maxrl, arXiv:2602.02710
+    A_i      = r_i - 1 + lambda r_i              wrong -1; right lambda: 0 in nsr, 0.1 in wreinforce   arXiv:2506.01347
+    A_i      = (r_i - mean(r)) / std of these over the batch                                           reinforce_pp, arXiv:2501.03262
 
-What is simplified: the reference is the warm start and stays it (DeepSeekMath renews it now and then);
-rewards are for whole completions. Running out of tokens is a failure with reward 0, not an episode that
-goes on elsewhere. RLOO's authors put a KL into the reward; here no variant has one unless `--beta` asks
-for it. DAPO fills its batch exactly and drops what is left over; here an update takes all groups that
-have come together.
+What is simplified: rewards are for whole completions. Running out of tokens is a failure with reward 0,
+not an episode that goes on elsewhere. RLOO's authors put a KL into the reward; here no variant has one
+unless `--beta` asks for it. DAPO fills its batch exactly and drops what is left over; here an update
+takes all groups that have come together.
 """
 import copy
 from dataclasses import dataclass
@@ -53,20 +56,25 @@ class GRPOConfig(SamplingConfig):
     """GRPO and its variants"""
     group_size: int = setting(8, "G: samples per problem, compared with each other", low=2, high=65536)
     lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
-    baseline: str = setting("mean", "what is subtracted: the group's mean, or that of the other samples in it",
-                            choices=("mean", "leave_one_out"))
+    baseline: str = setting("mean", "what is subtracted: the group's mean, that of the other samples in it, or 1 (NSR)",
+                            choices=("mean", "leave_one_out", "one"))
+    right_weight: float = setting(0.0, "with --baseline one: lambda, what right answers count", low=0.0, high=100.0)
     std: bool = setting(True, "divide advantages by the group's standard deviation")
     per_mean: bool = setting(False, "divide advantages by the group's mean reward (MaxRL)")
-    ratio: str = setting("token", "what is compared with the policy that sampled, and clipped: each token, or whole completions (GSPO)",
-                         choices=("token", "sequence"))
+    batch_std: bool = setting(False, "divide advantages by their standard deviation over the batch (REINFORCE++)")
+    ratio: str = setting("token", "what is compared with the policy that sampled, and clipped: each token, whole completions (GSPO), "
+                         "or each token as a weight without gradient (CISPO)", choices=("token", "sequence", "weight"))
     loss_aggregation: str = setting("sequence_mean", "how token terms are averaged",
                                     choices=("sequence_mean", "token_mean", "constant"))
     clip_low: float = setting(0.2, "the ratio is clipped below 1 - this; 1: not at all", low=0.0, high=1.0)
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     beta: float = setting(0.0, "weight of the KL to the warm start in the loss", low=0.0, high=100.0)
     kl_estimator: str = setting("k3", "which estimate of the KL is in the loss, see kl_estimate", choices=("k1", "k2", "k3"))
+    renew_reference: int = setting(0, "steps after which the policy becomes the reference of the KL; 0: it stays the warm start", low=0,
+                                   high=10**7)
     dynamic_sampling: bool = setting(False, "drop zero-variance groups and sample on until a batch is full")
     overlong: float = setting(0.0, "penalise the last share of the token limit (DAPO: 0.2)", low=0.0, high=1.0)
+    overlong_filter: bool = setting(False, "completions that ran out of tokens give no gradient; they still count in their group")
     length_weight: float = setting(0.0, "weight of a reward for being shorter than one's group (Kimi)", low=0.0, high=100.0)
     top_entropy: float = setting(1.0, "train only this share of the tokens, those of highest entropy", low=1e-6, high=1.0)
     entropy_bonus: float = setting(0.0, "weight of the policy's entropy in the objective", low=0.0, high=100.0)
@@ -91,15 +99,24 @@ TABLE = {
                   "ratio": "sequence", "mini_batches": 4},
     "maxrl":     {"baseline": "mean",          "std": False, "loss_aggregation": "constant",      "clip_low": 0.2, "clip_high": 0.2,
                   "per_mean": True},
+    "cispo":     {"baseline": "mean",          "std": True,  "loss_aggregation": "token_mean",    "clip_low": 1.0, "clip_high": 2.0,
+                  "ratio": "weight", "mini_batches": 4},
+    "nsr":       {"baseline": "one",           "std": False, "loss_aggregation": "constant",      "clip_low": 0.2, "clip_high": 0.2},
+    "wreinforce": {"baseline": "one",          "std": False, "loss_aggregation": "constant",      "clip_low": 0.2, "clip_high": 0.2,
+                   "right_weight": 0.1},
+    "reinforce_pp": {"baseline": "mean",       "std": False, "loss_aggregation": "token_mean",    "clip_low": 0.2, "clip_high": 0.2,
+                     "batch_std": True},
 }
 # Sources: reinforce, Williams 1992; rloo, arXiv:2402.14740; grpo, arXiv:2402.03300 (there beta is
 # 0.04); dr_grpo, arXiv:2503.20783; dapo, arXiv:2503.14476 (there with 16 updates per batch; here with
 # 2, because with one a clip does nothing); gspo, arXiv:2507.18071 (4 updates per batch, as there);
-# maxrl, arXiv:2602.02710 (dr_grpo, divided by the mean). --top-entropy 0.2 (arXiv:2506.01939) and
-# --entropy-bonus work with every row.
+# maxrl, arXiv:2602.02710 (dr_grpo, divided by the mean); cispo, arXiv:2506.13585 (eps is not told
+# there); nsr, wreinforce, arXiv:2506.01347; reinforce_pp, arXiv:2501.03262 (there with k2 in the loss).
+# --top-entropy 0.2 (arXiv:2506.01939), --overlong-filter (arXiv:2503.14476, section 3.4),
+# --renew-reference (arXiv:2402.03300, algorithm 1) and --entropy-bonus work with every row.
 
 
-def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=False):
+def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=False, batch_std=False, right_weight=0.0):
     """A_i = (r_i - baseline_i) / std within each group of neighbours.
 
     rewards (B,), B a multiple of group_size, rows of one prompt next to each other -> advantages (B,).
@@ -116,11 +133,21 @@ def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=Fa
     arXiv:2602.02710). With rewards of 0 and 1 the mean estimates p, the chance to be right: grad p / p
     = grad log p, so that is what rises, and hard prompts weigh more.
 
+    batch_std=True divides by the standard deviation over all advantages of the batch (REINFORCE++,
+    arXiv:2501.03262). Their mean, which whitening subtracts as well, is 0 here already.
+
+    baseline "one" compares with being right, and not with a group: wrong -1, right `right_weight`
+    (arXiv:2506.01347). Groups that are all wrong teach, then. A constant baseline leaves the gradient
+    unbiased: it is 1 + right_weight times the true one. What makes it another method is that the
+    constant is not the mean: problems of which most are right have small gradients.
+
     >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
     [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     >>> group_advantages(torch.tensor([1., 0., 0., 0., 1.]), 5, std=False, baseline="leave_one_out").tolist()
     [0.75, -0.5, -0.5, -0.5, 0.75]
     """
+    if baseline == "one":
+        return rewards - 1 + right_weight * rewards
     groups = rewards.view(-1, group_size)
     advantages = groups - groups.mean(1, keepdim=True)
     if baseline == "leave_one_out":
@@ -131,7 +158,8 @@ def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=Fa
         mean = groups.mean(1, keepdim=True)
         advantages = (advantages / mean).masked_fill(mean <= 0, 0.0)
     agree = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
-    return advantages.masked_fill(agree, 0.0).flatten()
+    advantages = advantages.masked_fill(agree, 0.0).flatten()
+    return advantages / advantages.std(correction=0) if batch_std and advantages.any() else advantages
 
 
 def top_entropy_tokens(entropies, mask, share):
@@ -214,9 +242,10 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
 
     logprobs, old_logprobs, ref_logprobs, entropies (B, T); advantages (B,) or (B, T); mask (B, T) bool. `weights` (B, T): the
     rows of `token_weights` of the whole batch; without it, those of this mask. ratio: "token", rho_it; "sequence", s_i of the
-    equations above, the same for all tokens of a row: with sequence_mean the objective is then 1/G sum_i min(s_i A_i, clip(s_i) A_i).
+    equations above, the same for all tokens of a row: with sequence_mean the objective is then 1/G sum_i min(s_i A_i, clip(s_i) A_i);
+    "weight", sg[clip(rho_it)] A_i log pi.
     -> loss (scalar), stats: means over the masked tokens of this call, without gradient:
-       clip_fraction   share of tokens whose gradient the clip removed
+       clip_fraction   share of tokens whose gradient the clip removed; with "weight": whose weight it changed
        kl              the chosen estimate of KL(pi || pi_ref), if there is a reference
     """
     if advantages.ndim == 1:
@@ -229,8 +258,10 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
         log_rho = (log_rho.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mask)
     rho = log_rho.exp()
     free, clipped = rho * advantages, rho.clamp(1 - clip_low, 1 + clip_high) * advantages
-    objective = torch.minimum(free, clipped)
-    stats = {"clip_fraction": ((clipped < free) & mask).sum() / mask.sum().clamp(min=1)}
+    objective, held = torch.minimum(free, clipped), clipped < free
+    if ratio == "weight":
+        objective, held = clipped.detach() * logprobs.masked_fill(~mask, 0.0), clipped != free
+    stats = {"clip_fraction": (held & mask).sum() / mask.sum().clamp(min=1)}
     if ref_logprobs is not None:
         kl = kl_estimate(logprobs.masked_fill(~mask, 0.0), ref_logprobs.masked_fill(~mask, 0.0), kl_estimator)
         stats["kl"] = kl.detach().sum() / mask.sum().clamp(min=1)
@@ -240,12 +271,13 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
     return -(weights * objective).sum(), stats
 
 
-def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None, **terms):
+def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None, more=None, **terms):
     """The loss of a policy on advantages (B,) or (B, T), as `optimize` wants it -> (loss(part),
     before(part)).
 
     config: temperature, clip_low, clip_high. old_logprobs (B, T): log pi_old; without it, those of the
-    rollout. reference: a model for the KL. terms: what else `policy_loss` takes. Stats: clip_fraction,
+    rollout. reference: a model for the KL. more(part, logprobs, old_logprobs): what a method adds to the
+    loss. terms: what else `policy_loss` takes. Stats: clip_fraction,
     and max_log_ratio, the largest |stored - recomputed| log-prob while the policy is still the one that
     sampled: what was sampled must be what is trained.
 
@@ -274,18 +306,20 @@ def actor(policy, rollout, advantages, config, old_logprobs=None, reference=None
         ref_logprobs = score(reference, tokens, config.temperature)[0] if reference else None
         value, stats = policy_loss(logprobs, *part.cut(old), A, mask, clip_low=config.clip_low, clip_high=config.clip_high,
                                    ref_logprobs=ref_logprobs, entropies=entropies, weights=part.weights, **terms)
+        if more:
+            value = value + more(part, logprobs, *part.cut(old))
         return value, found | {"clip_fraction": (stats["clip_fraction"] * mask.sum(), mask.sum())}
     return loss, before if low else None
 
 
 class GRPO(Method):
     """The algorithm as train.py sees it: see method.py."""
-    Config, saved = GRPOConfig, ("optimizer", "reference")
+    Config, saved = GRPOConfig, ("optimizer", "reference", "steps")
 
     def __init__(self, policy, task, config, generator=None, reward=None):
         super().__init__(policy, task, config, generator, reward)
         self.reference = copy.deepcopy(policy).requires_grad_(False)
-        self.optimizer = make_optimizer(policy, config.lr)
+        self.optimizer, self.steps = make_optimizer(policy, config.lr), 0
         self.waiting = []  # dynamic sampling: (rollout, rewards) of groups with variance, until there are enough of them
 
     def update(self, rollout, rewards):
@@ -293,14 +327,16 @@ class GRPO(Method):
         c, rewards = self.config, rewards.to(self.policy.device)
         groups = (group_advantages(rewards, c.group_size) != 0).view(-1, c.group_size).any(1)  # those with variance
         metrics = {"updates": 0, "groups_with_variance": float(groups.float().mean()), "kl": self.kl(rollout)}
+        if c.renew_reference and self.steps and self.steps % c.renew_reference == 0:
+            self.reference.load_state_dict(self.policy.state_dict())
+        self.steps += 1
         rewards = self.shape(rollout, rewards)
+        advantages = self.seen["advantages"] = self.advantages(rollout, rewards)
         if c.dynamic_sampling:
             rollout, rewards = self.wait(rollout, rewards, groups.repeat_interleave(c.group_size).nonzero()[:, 0])
             if rollout is None:
                 return metrics
-        advantages = group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean)[:, None].expand(rollout.mask.shape)
-        if c.top_entropy < 1:
-            advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
+            advantages = self.advantages(rollout, rewards)
         # A row with advantage 0 has no policy gradient, and without the other two terms no gradient at
         # all: leaving it out is free.
         rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else rollout.mask.any(1)).nonzero()[:, 0]
@@ -308,11 +344,27 @@ class GRPO(Method):
         # The weights of the whole batch. A mini-batch holds a share of 1 / steps of it: times `steps`,
         # the mean over the mini-batches is the gradient of the batch, whatever rows were left out.
         weights = token_weights(rollout.mask, c.loss_aggregation, self.max_new_tokens)
+        return metrics | optimize([self.learner(rollout, advantages)], rows, rollout.mask, c,
+                                  lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)  # nothing to shuffle into one
+
+    def advantages(self, rollout, rewards):
+        """rewards (B,) -> advantages (B, T): one number a completion, or 0 for the tokens that are not to be trained."""
+        c = self.config
+        advantages = group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean, c.batch_std, c.right_weight)
+        if c.overlong_filter:
+            advantages = advantages * rollout.finished
+        advantages = advantages[:, None].expand(rollout.mask.shape)
+        if c.top_entropy < 1:
+            advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
+        return advantages
+
+    def learner(self, rollout, advantages, **more):
+        """advantages (B, T) -> the policy, with the loss that it follows."""
+        c = self.config
         loss, before = actor(self.policy, rollout, advantages, c, reference=self.reference if c.beta else None, beta=c.beta,
                              aggregate=c.loss_aggregation, kl_estimator=c.kl_estimator, entropy_bonus=c.entropy_bonus,
-                             ratio=c.ratio)
-        return metrics | optimize([Learner(self.optimizer, loss, before=before)], rows, rollout.mask, c,
-                                  lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)  # nothing to shuffle into one
+                             ratio=c.ratio, **more)
+        return Learner(self.optimizer, loss, before=before)
 
     def shape(self, rollout, rewards):
         """What is added to the rule's rewards for the length of a completion -> rewards (B,)."""
@@ -343,6 +395,7 @@ class GRPO(Method):
     def kl(self, rollout, rows=64):
         """KL(pi || pi_ref) per token, the k1 estimate from the first rows of a rollout. It may come out slightly negative."""
         reference, _ = score(self.reference, rollout.tokens[:rows], self.config.temperature)
+        self.seen["ref_logprobs"] = reference
         return float((rollout.logprobs[:rows] - reference)[rollout.mask[:rows]].mean())
 
     def state_dict(self):
@@ -351,7 +404,7 @@ class GRPO(Method):
         return super().state_dict() | {"waiting": waiting}
 
     def load_state_dict(self, state):
-        super().load_state_dict(state)
+        super().load_state_dict({"steps": 0} | state)  # older runs did not count them
         device = self.policy.device
         self.waiting = [(Rollout(**{name: value.to(device) for name, value in group.items() if name != "rewards"}),
                          group["rewards"].to(device)) for group in state["waiting"]]

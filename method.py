@@ -26,6 +26,7 @@ class Method:
         rollouts go into `rollout.discarded`."""
         self.policy, self.task, self.config, self.generator, self.reward = policy, task, config, generator, reward
         self.behavior = policy  # the model that is sampled from
+        self.seen = {}  # what `update` has computed of the tokens of its rollout anyway, left here for plumbing/rollouts.py
 
     @property
     def max_new_tokens(self):

@@ -180,6 +180,7 @@ class PPO(Method):
                    "value_first": float(old_values.gather(1, first).mean()), "value_last": float(old_values.gather(1, last).mean())}
         if c.whiten:
             advantages = whiten(advantages, mask)
+        self.seen = {"advantages": advantages, "ref_logprobs": ref_logprobs, "values": old_values}
 
         def critic(part):
             tokens, m, old_V, G = part.cut(rollout.tokens, mask, old_values, returns)

@@ -81,6 +81,17 @@ class SamplingConfig:
     max_new_tokens: int = setting(0, "longest completion; 0: what the task suggests", low=0, high=65536)
 
 
+def completion_mask(starts, lengths, T):
+    """Which tokens the policy chose: starts (B,), lengths of the prompts, and lengths (B,), of the whole
+    rows, EOS included -> (B, T) bool.
+
+    >>> completion_mask(torch.tensor([2, 1]), torch.tensor([4, 2]), 5).int().tolist()
+    [[0, 0, 1, 1, 0], [0, 1, 0, 0, 0]]
+    """
+    place = torch.arange(T, device=starts.device)
+    return (place >= starts[:, None]) & (place < lengths[:, None])
+
+
 def choose(logits, temperature, generator=None, noise=None):
     """Sample from softmax(logits / temperature). logits (B, V) -> tokens (B,), their logprobs (B,).
     `noise` (B, V): numbers uniform in [0, 1), if they have been drawn already.
@@ -131,9 +142,7 @@ def generate_plainly(model, prompts, max_new_tokens, temperature=1.0, eos=None, 
             finished = finished | (live & (chosen == eos))
 
     T = int(lengths.max())
-    place = torch.arange(T, device=model.device)
-    mask = (place >= starts[:, None]) & (place < lengths[:, None])
-    return Rollout(tokens[:, :T], starts, lengths, mask, logprobs[:, :T], finished)
+    return Rollout(tokens[:, :T], starts, lengths, completion_mask(starts, lengths, T), logprobs[:, :T], finished)
 
 
 # -------------------------------------------------------------------------------------- what was sampled, scored again
@@ -263,8 +272,7 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
         else:
             advance(model, buf, n, kv_length, temperature, eos, stop, generator)
 
-    place = torch.arange(width, device=device)
-    sampled = (place >= starts[:, None]) & (place < (starts + limits)[:, None])
+    sampled = completion_mask(starts, starts + limits, width)
     ended = torch.zeros_like(sampled)
     for token in (eos, stop):
         if token is not None:
@@ -272,8 +280,7 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, eos=None, pad=0, g
     lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, starts + limits)
     finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == eos if eos is not None else torch.zeros_like(ended[:, 0])
     T = int(lengths.max())
-    mask = (sampled & (place < lengths[:, None]))[:, :T]
-    return Rollout(tokens[:, :T].clone(), starts, lengths, mask, logprobs[:, :T].clone(), finished)
+    return Rollout(tokens[:, :T].clone(), starts, lengths, completion_mask(starts, lengths, T), logprobs[:, :T].clone(), finished)
 
 
 # ----------------------------------------------------------------------------------------------------------- around it

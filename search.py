@@ -165,9 +165,14 @@ def beam_search(context, n, value, scorer, allocation=top_k):
         scores = iter(value(problem_index, rows) if len(rows) > len(beams) else [0.0] * len(rows))
         grow = []  # (problem, row), as often as the row goes on
         for i in beams:
-            widths = allocation([next(scores) for _ in beams[i]], slots[i])
+            scored = [next(scores) for _ in beams[i]]
+            widths = allocation(scored, slots[i])
+            if context.record:
+                context.record.allocated(i, scored, widths)
             grow += [(i, row) for row, width in zip(beams[i], widths) for _ in range(width)]
         longer = context.sample([i for i, _ in grow], [row for _, row in grow], stop=context.step_token)
+        if context.record:
+            context.record.grown(grow, longer)
         beams = {}
         for (i, _), row in zip(grow, longer):
             if context.remaining(i, row):
@@ -234,6 +239,8 @@ class StepTrees:
         self.context.filled.append(len(rows) / self.batch)
         values = self.values(problem_index, rows)
         actions, priors = self.draw(problem_index, rows)
+        if self.context.record:
+            self.context.record.expanded(states, actions, priors, values)
         if self.value == self.context.from_rollouts:
             return actions, priors, values
         children = [(k, step) for k in range(len(rows)) for step in actions[k]]

@@ -45,6 +45,7 @@ class SearchContext:
         self.token_cost = [0] * len(problems)
         self.finished = {i: [] for i in range(len(problems))}  # whole solutions found so far, rollouts included
         self.calls = self.rows = 0  # of the model
+        self.record = None          # plumbing/trees.py: somebody who writes down how the search went
         self.filled = []            # mcts: for each call, the share of the trees that may advance together and do
 
     # ---- rows

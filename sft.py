@@ -27,7 +27,7 @@ import torch
 from config import setting
 from model import make_optimizer
 from optimize import micro_batches
-from sample import score
+from sample import completion_mask, score
 
 
 @dataclass
@@ -50,9 +50,7 @@ def demonstrations(task, size, rng, split="train"):
         starts.append(len(prompt))
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [task.tokenizer.pad] * (longest - len(row)) for row in rows])
-    place, starts = torch.arange(longest), torch.tensor(starts)[:, None]
-    lengths = torch.tensor([len(row) for row in rows])[:, None]
-    return tokens, (place >= starts) & (place < lengths)
+    return tokens, completion_mask(torch.tensor(starts), torch.tensor(list(map(len, rows))), longest)
 
 
 def sft_step(model, optimizer, tokens, mask, micro_batch, schedule=1.0, max_norm=math.inf):

@@ -29,8 +29,10 @@ from tqdm import tqdm
 from config import InputError
 from evaluate import by_chain, evaluate, fixed_problems
 from plumbing.report import duration, report
+from plumbing.rollouts import logged
 from plumbing.run import new_model
 from plumbing.start import start
+from plumbing.track import Tracker
 from plumbing.warm_starts import init_from
 from sample import largest_log_ratio
 from sft import warm_start
@@ -73,7 +75,7 @@ def main(argv=None):
 
 def train(run):
     """Steps until --steps or --token-budget is reached. -> False if it was interrupted (and saved)."""
-    loop, watch, first = run.loop, Watch(run), run.step
+    loop, watch, track, first = run.loop, Watch(run), Tracker(run.loop.track, run), run.step
     bar = tqdm(total=loop.steps, initial=run.step, desc=run.algo, unit="step", dynamic_ncols=True)
     while run.step < loop.steps and not 0 < loop.token_budget <= run.tokens:
         line = step(run)
@@ -84,6 +86,7 @@ def train(run):
             line["val_random_search"] = random_search(run, "val", result, searches=16)
             run.write_samples()
         run.append("metrics.jsonl", json.dumps(line) + "\n")
+        track(line)
         bar.update()
         bar.set_postfix(accuracy=f"{line['accuracy']:.2f}", length=f"{line['length']:.0f}", entropy=f"{line['entropy']:.2f}")
         if run.step == first + 3:
@@ -94,17 +97,21 @@ def train(run):
         if run.stop_asked:
             break
     bar.close()
+    track.finish()
     return not run.stop_asked
 
 
 def step(run):
     """One step of the run -> its line in metrics.jsonl."""
     started, method = time.time(), run.method
+    run.set_rates()                                            # --lr-schedule
     rollout = method.collect(run.draw(method.config.prompts))  # the policy writes
     rewards, accuracy = run.reward(rollout)                    # the rule reads
+    run.remember(rollout.problems, accuracy)                   # --curriculum
     if run.step == 0:
         started += check_log_probs(run, rollout)
-    metrics = method.update(rollout, rewards)                  # the policy learns
+    with logged(run, rollout, rewards, accuracy):              # and rollouts.jsonl keeps some of it
+        metrics = method.update(rollout, rewards)              # the policy learns
     return count(run, rollout, metrics, time.time() - started) | describe(run.task, rollout, rewards, accuracy)
 
 

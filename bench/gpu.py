@@ -3,7 +3,8 @@
     python bench/gpu.py                    writes docs/gpu.md, and says what it could not do
     python bench/gpu.py --minutes 4        what fits into four
 
-The parts, in the order of what is most wanted; the page is written anew after each, so that a stop loses nothing:
+The parts, in the order of what is most wanted; the page is written anew after each, so that a stop
+loses nothing:
 
     the tests that need CUDA     what the CPU can only pretend: graphs, low precision
     the main job                 train.py from nothing to its summary; wanted: under 60 s
@@ -15,9 +16,9 @@ The parts, in the order of what is most wanted; the page is written anew after e
     transformers and TRL         bench/speed.py --peers, where they are installed
     all tests                    in the time that is left
 
-Each part has a limit of its own. One that fails, or for which no time is left, is a line in the page and stops nothing. Without CUDA
-there is nothing to measure: one line, exit status 2. The parts that run in this process take any device and any size: their code is
-tested on a CPU.
+Each part has a limit of its own. One that fails, or for which no time is left, is a line in the page
+and stops nothing. Without CUDA there is nothing to measure: one line, exit status 2. The parts that run
+in this process take any device and any size: their code is tested on a CPU.
 """
 import itertools
 import json
@@ -66,7 +67,8 @@ def prompts_of(task, rows):
 
 
 def median_seconds(function, device, repeats):
-    """-> (median seconds, the last result). Called twice before: what is captured is captured at the second call."""
+    """-> (median seconds, the last result). Called twice before: what is captured is captured at the
+    second call."""
     function(), function()
     results = [timed(function, device) for _ in range(repeats)]
     return statistics.median(seconds for seconds, _ in results), results[-1][1]
@@ -173,7 +175,8 @@ def larger_model(device, c, shape=LARGER):
 # ------------------------------------------------------------------------------------------------- what other commands measure
 
 def output_of(command, limit):
-    """Run a command for at most `limit` seconds -> (exit status or None if it was stopped, what it wrote)."""
+    """Run a command for at most `limit` seconds -> (exit status or None if it was stopped, what it
+    wrote)."""
     try:
         done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
         return done.returncode, done.stdout
@@ -207,7 +210,8 @@ def main_job(limit):
 # ------------------------------------------------------------------------------------------------------------- the page
 
 def plan(device, c):
-    """The parts -> list of (title, the command that does it alone or "", the most seconds it may take, a function of these seconds)."""
+    """The parts -> list of (title, the command that does it alone or "", the most seconds it may take,
+    a function of these seconds)."""
     here = lambda part: lambda limit: part(device, c)
     tests = ["-m", "pytest", "-p", "no:cacheprovider"]
     return [("The tests that need CUDA", "python -m pytest -k cuda", 90, lambda limit: quoted([*tests, "-k", "cuda"], limit, 4)),
@@ -223,8 +227,8 @@ def plan(device, c):
 
 
 def run_plan(parts, seconds, write, clock=time.perf_counter):
-    """Do the parts one after the other, each only if its time is left -> list of (title, command, text, seconds), also handed to `write`
-    after each. The last one takes what is left."""
+    """Do the parts one after the other, each only if its time is left -> list of (title, command, text,
+    seconds), also handed to `write` after each. The last one takes what is left."""
     began, done = clock(), []
     for i, (title, command, needs, part) in enumerate(parts):
         left, started = seconds - (clock() - began), clock()

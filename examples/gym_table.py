@@ -3,13 +3,14 @@
     pip install reasoning-gym==0.1.25
     python examples/gym_table.py          prints the table of docs/scaling.md; minutes
 
-Our rule for a task with one true answer (tasks/serial.py): the text between <answer> and </answer> is that answer, or, if both are
-arithmetic, has its value. Theirs is `score_answer`, 1.0 for right: plain equality in the tasks with a single right text, a program of
-its own in the others.
+Our rule for a task with one true answer (tasks/serial.py): the text between <answer> and </answer> is
+that answer, or, if both are arithmetic, has its value. Theirs is `score_answer`, 1.0 for right: plain
+equality in the tasks with a single right text, a program of its own in the others.
 
-Both judge the same answers: to each of 8 problems of a task its true answer, those of the 7 others, and "0". A task is *agreed on*
-if both say the same each time, and our rule reads the true answer as it stands. For a scorer of its own that is evidence, not proof:
-it may accept texts that were not tried. Tasks that took more than 5 s of CPU for their 8 problems are left out.
+Both judge the same answers: to each of 8 problems of a task its true answer, those of the 7 others, and
+"0". A task is *agreed on* if both say the same each time, and our rule reads the true answer as it
+stands. For a scorer of its own that is evidence, not proof: it may accept texts that were not tried.
+Tasks that took more than 5 s of CPU for their 8 problems are left out.
 """
 import pathlib
 import signal
@@ -42,7 +43,8 @@ def our_rule(answer, completion):
 
 
 def kind(entries, score):
-    """How both rules judge the same answers -> one of KINDS. entries: dicts with "answer"; score(text, entry) -> float, 1 is right."""
+    """How both rules judge the same answers -> one of KINDS. entries: dicts with "answer"; score(text,
+    entry) -> float, 1 is right."""
     answers = [entry["answer"] for entry in entries]
     if not all(isinstance(answer, str) and answer for answer in answers):
         return KINDS[2]

@@ -6,11 +6,12 @@
     torchrun --nproc-per-node 2 examples/trl_grpo.py exported trained                    two, without any (see below)
     python train.py --algo grpo --init trained                                           and back
 
-The policy is the exported one, the problems and the rule are those of its task. Each process holds the whole model, writes its share of
-the completions and reads its share of the gradient; the gradients are averaged before the step. So a step sees --prompts problems,
-however many processes there are. On CPUs `accelerate launch` needs mpirun for more than one process; torchrun, which it calls on GPUs,
-does without. A pretrained model takes the same path: give its folder to GRPOTrainer and put an instruction in
-front of each prompt; the reward function stays.
+The policy is the exported one, the problems and the rule are those of its task. Each process holds the
+whole model, writes its share of the completions and reads its share of the gradient; the gradients are
+averaged before the step. So a step sees --prompts problems, however many processes there are. On CPUs
+`accelerate launch` needs mpirun for more than one process; torchrun, which it calls on GPUs, does
+without. A pretrained model takes the same path: give its folder to GRPOTrainer and put an instruction
+in front of each prompt; the reward function stays.
 
 What carries over, and what does not: docs/scaling.md.
 """

@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time", "failures")
+NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time", "failures",
+         "stream_of_search", "overoptimization", "gradient_variance")
 
 
 def main_job(seed):
@@ -28,7 +29,7 @@ def commands(quick):
     jobs = [] if quick else [job for job in map(main_job, (0, 1, 2)) if job]
     jobs += [[f"experiments/{name}.py", *["--quick"] * quick] for name in NAMES]
     pictures = [["docs/main_table.py"], ["plot.py", *(f"runs/countdown-{seed}" for seed in (0, 1, 2)), "--out", "docs/countdown.png"]]
-    return jobs if quick else jobs + pictures
+    return jobs if quick else jobs + [["experiments/compare.py", "--many"]] + pictures
 
 
 if __name__ == "__main__":

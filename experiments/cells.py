@@ -12,18 +12,24 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
 
 
-def main(script, doc, cell, report, full, quick):
+def main(script, doc, cell, report, full, quick, **variants):
     """The command line of an experiment. script: its path.
 
     cell(folder, plan, *words) -> dict computes one cell; report(folder, plan, get) -> (Markdown, list of panels for
     plot.lines) puts the results together, where get(list of cells) -> {cell: result} makes those that are not there yet.
-    Leaves NAME.md, NAME.json and NAME.png in docs/ (with --quick: in runs/NAME-quick, with the plan `quick`).
+    Leaves NAME.md, NAME.json and NAME.png in docs/ (with --quick: in runs/NAME-quick, with the plan `quick`). variants: flags
+    by name, each with a function that makes another plan of one; the results are NAME-VARIANT's then.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under 3 minutes once the warm start is there")
     parser.add_argument("--cell", nargs="+", metavar="WORD", help="one cell alone")
+    for variant, other in variants.items():
+        parser.add_argument(f"--{variant}", action="store_true", help=other.__doc__)
     given = parser.parse_args()
     name, plan = pathlib.Path(script).stem, quick if given.quick else full
+    chosen = [variant for variant in variants if getattr(given, variant)]
+    for variant in chosen:
+        name, plan = f"{name}-{variant}", variants[variant](plan)
     os.chdir(HERE)
     folder = pathlib.Path("runs") / (name + "-quick" * given.quick)
     place = lambda words: folder / ("-".join(map(str, words)) + ".json")
@@ -37,7 +43,8 @@ def main(script, doc, cell, report, full, quick):
             print("cell", *words, flush=True)
             folder.mkdir(parents=True, exist_ok=True)
             with open(place(words).with_suffix(".log"), "a") as log:
-                subprocess.run([sys.executable, script, *["--quick"] * given.quick, "--cell", *map(str, words)], check=True,
+                flags = [*["--quick"] * given.quick, *(f"--{variant}" for variant in chosen)]
+                subprocess.run([sys.executable, script, *flags, "--cell", *map(str, words)], check=True,
                                env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
         return json.loads(place(words).read_text())
 

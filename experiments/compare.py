@@ -1,42 +1,48 @@
-"""Every algorithm on equal terms: the same warm start, the same number of sampled tokens, the same choice of learning rates.
+"""Every algorithm on equal terms: the same warm start, the same number of sampled tokens, the same
+choice of learning rates.
 
-    python experiments/compare.py              about 80 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/compare.py              a day on 2 cores; goes on cell by cell where it was stopped
+    python experiments/compare.py --many       the same with 32 optimizer steps a batch: only then do clips and ratios matter
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
-The claim to be examined: which way of learning from a rule gets most out of a token? Countdown, defaults, a million sampled
-tokens each (--token-budget), seeds 0, 1 and 2. A cell is one run: train, then measure. Of three learning rates the one is taken
-that does best on `val` with seed 0; only the chosen cells are measured on `test`. Beside them: the warm start as it is, trained on
-for as many seconds as GRPO took, and random search with as many attempts as the policy of GRPO makes.
+The claim to be examined: which way of learning from a rule gets most out of a token, and which keeps
+pass@64? Countdown, defaults, a million sampled tokens each (--token-budget), seeds 0, 1 and 2. A cell
+is one run: train, then measure. Of three learning rates the one is taken that does best on `val` with
+seed 0; only the chosen cells are measured on `test`. Equal seconds: pass@1 on val at the last look
+before the moment at which the quickest method had used up its tokens. Beside them: the warm start as it
+is, trained on for as many seconds as GRPO took, and random search with as many attempts as the policy
+of GRPO makes. The teacher of `distill` is the GRPO run of its seed, whose own tokens are not counted.
 
-Results: docs/compare.{md,json}.
+Results: docs/compare.{md,json,png}, docs/compare-many.{md,json,png}.
 """
 import json
 import resource
 
-from cells import main, spread, train
+from cells import main, metrics, spread, train
 
+RATES = ("1.5e-4", "3e-4", "6e-4")
+NAMES = ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "maxrl", "nsr", "wreinforce", "reinforce_pp", "cov", "ppo",
+         "vineppo", "prime", "sdpo", "bond", "rm_rl", "distill", "dpo")
 # name: (--algo, other flags, learning rates)
-METHODS = {
-    "star": ("star", [], ("3e-4", "1e-3", "3e-3")),
-    "reinforce": ("reinforce", [], ("1.5e-4", "3e-4", "6e-4")),
-    "rloo": ("rloo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "grpo": ("grpo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "dr_grpo": ("dr_grpo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "dapo": ("dapo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "ppo": ("ppo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "dpo": ("dpo", [], ("1.5e-4", "3e-4", "6e-4")),
-    "dpo --iterative": ("dpo", ["--iterative"], ("1.5e-4", "3e-4", "6e-4")),
-}
-FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "methods": METHODS}
-QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100,
+METHODS = {"star": ("star", [], ("3e-4", "1e-3", "3e-3")), **{name: (name, [], RATES) for name in NAMES},
+           "cov --cov clip": ("cov", ["--cov", "clip"], RATES), "dpo --nll 0": ("dpo", ["--nll", "0"], RATES),
+           "dpo --iterative": ("dpo", ["--iterative"], RATES), "grpo --curriculum band": ("grpo", ["--curriculum", "band"], RATES)}
+FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "samples": 64, "look": 5, "methods": METHODS}
+QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100, "samples": 16, "look": 5,
          "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}
+
+
+def many(plan):
+    """32 optimizer steps a batch, at a quarter of the learning rates"""
+    return plan | {"methods": {name: (algo, [*flags, "--epochs", "1", "--mini-batches", "32"], tuple(f"{float(lr) / 4:g}" for lr in rates))
+                               for name, (algo, flags, rates) in plan["methods"].items()}}
 
 
 def cell(folder, plan, method, lr, seed, split):
     """Train one run if it is not there yet, and measure it on `split`."""
     import checkpoint, evaluate, sft
-    name = lambda method: f"{method}-{lr}-{seed}".replace(" ", "")
-    run = folder / name(method)
+    name = lambda method, lr=lr: f"{method}-{lr}-{seed}".replace(" ", "")
+    run, looks = folder / name(method), []
     if method == "continued_sft":  # the rival: imitation for as many seconds as GRPO took
         rival = folder / name("grpo")
         policy, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
@@ -46,40 +52,75 @@ def cell(folder, plan, method, lr, seed, split):
     else:
         algo, flags, _ = plan["methods"].get(method, ("sft", [], ()))
         limit = ["--lr", lr, "--steps", 10**6, "--token-budget", plan["tokens"]] if algo != "sft" else []
+        teacher = ["--teacher", folder / name("grpo", plan["methods"]["grpo"][2][0])] if algo == "distill" else []
         resumed, kept = (run / "checkpoint.pt").exists(), run / "seconds.json"
-        train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit)
+        train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit, *teacher, "--eval-every", plan["look"],
+              "--eval-problems", plan["problems"] // 2)
         policy, task, _ = checkpoint.load_run(run)
         summary, used = json.loads((run / "summary.json").read_text()), resource.getrusage(resource.RUSAGE_CHILDREN)
         if not kept.exists():  # the processor's own time, whatever else there was to do; of a resumed run the clock's
             kept.write_text(json.dumps(summary["seconds"]["rl"] if resumed else used.ru_utime + used.ru_stime))
-        seconds = json.loads(kept.read_text())
+        seconds, looks = json.loads(kept.read_text()), metrics(run)
     problems = evaluate.fixed_problems(task, split, plan["problems"])
-    result = evaluate.evaluate(policy, task, problems, 16 if split == "test" else 8)
-    result |= {"seconds": seconds, **{name: summary[name] for name in ("tokens", "steps", "updates")}}
+    result = evaluate.evaluate(policy, task, problems, plan["samples"] if split == "test" else 8, (1, 8, 64))
+    result |= {"seconds": seconds, "entropy": looks[-1]["entropy"] if looks else None, "looks": curve(looks),
+               **{name: summary[name] for name in ("tokens", "steps", "updates")}}
     if method == "grpo" and split == "test":
         result["random_search"] = task.random_search(problems, result["attempts"], searches=64)
     return result
 
 
+def curve(lines):
+    """Lines of metrics -> [seconds so far, pass@1 on val, KL per token or None], one for each look."""
+    found, seconds = [], 0.0
+    for line in lines:
+        seconds += line["seconds"]
+        if "val_pass@1" in line:
+            found.append([seconds, line["val_pass@1"], line.get("kl")])
+    return found
+
+
+def at_seconds(looks, limit):
+    """pass@1 at the last look before `limit` seconds; None if there was none.
+
+    >>> at_seconds([[10.0, 0.3, None], [20.0, 0.4, None]], 15.0)
+    0.3
+    """
+    return next((accuracy for seconds, accuracy, _ in reversed(looks) if seconds <= limit), None)
+
+
 def report(folder, plan, get):
     methods, seeds = plan["methods"], plan["seeds"]
     get([("sft", "0", seed, "test") for seed in seeds])  # makes the warm starts, once
+    if "distill" in methods:  # and the teachers
+        get([("grpo", methods["grpo"][2][0], seed, "val") for seed in seeds])
     tried = get([(m, lr, seeds[0], "val") for m in methods for lr in methods[m][2]])
     best = {m: max(methods[m][2], key=lambda lr: tried[m, lr, seeds[0], "val"]["pass@1"]) for m in methods}
-    rows = [("sft", "0"), *best.items(), ("continued_sft", best["grpo"])]
+    rows = [("sft", "0"), *best.items()]
     table = get([(m, lr, seed, "test") for m, lr in rows for seed in seeds])
-    lines = ["| method | learning rates: pass@1 on val, seed 0 | pass@1 | pass@8 | tokens per answer | updates | seconds |",
-             "|---|---|---|---|---|---|---|"]
-    both = lambda m, lr, name, form: spread((table[m, lr, seed, "test"][name] for seed in seeds), form)
-    for m, lr in rows:
+    table |= get([("continued_sft", best["grpo"], seed, "test") for seed in seeds])  # for as long as those of GRPO took
+    limit = min([looks[-1][0] for (m, *_), each in table.items() if m in methods and (looks := each.get("looks"))], default=0.0)
+    lines = ["| method | learning rates: pass@1 on val, seed 0 | pass@1 | pass@8 | pass@64 | entropy | legal | tokens per answer "
+             f"| updates | seconds | val pass@1 after {limit:.0f} s |", "|---" * 11 + "|"]
+    for m, lr in [*rows, ("continued_sft", best["grpo"])]:
+        each = [table[m, lr, seed, "test"] for seed in seeds]
+        both = lambda of, form=".3f": spread(values, form) if None not in (values := [of(e) for e in each]) else "–"
         choice = ", ".join(f"{'**' * (r == lr)}{r}: {tried[m, r, seeds[0], 'val']['pass@1']:.3f}{'**' * (r == lr)}"
                            for r in methods[m][2]) if m in methods else ""
         title = {"sft": "warm start", "continued_sft": "warm start, trained on"}.get(m, m)
-        lines.append(f"| {title} | {choice} | {both(m, lr, 'pass@1', '.3f')} | {both(m, lr, 'pass@8', '.3f')} "
-                     f"| {both(m, lr, 'length', '.1f')} | {both(m, lr, 'updates', 'd')} | {both(m, lr, 'seconds', '.0f')} |")
-    lines.append(f"| random search with grpo's attempts | | {both('grpo', best['grpo'], 'random_search', '.3f')} | | | | |")
-    return "\n".join(lines), []
+        legal = lambda e: e["legal"] / e["attempts"] if e.get("attempts") else None
+        lines.append(f"| {title} | {choice} | {both(lambda e: e['pass@1'])} | {both(lambda e: e['pass@8'])} "
+                     f"| {both(lambda e: e.get('pass@64'))} | {both(lambda e: e.get('entropy'))} | {both(legal)} "
+                     f"| {both(lambda e: e['length'], '.1f')} | {both(lambda e: e['updates'], 'd')} | {both(lambda e: e['seconds'], '.0f')} "
+                     f"| {both(lambda e: at_seconds(e.get('looks', []), limit))} |")
+    chance = spread(table["grpo", best["grpo"], seed, "test"]["random_search"] for seed in seeds)
+    lines.append(f"| random search with grpo's attempts | | {chance} |" + " |" * 8)
+    curves = {m: [(kl, accuracy) for _, accuracy, kl in table[m, lr, seeds[0], "test"].get("looks", []) if kl is not None]
+              for m, lr in best.items()}
+    frontier = {m: tuple(map(list, zip(*points))) for m, points in curves.items() if points}
+    return "\n".join(lines), [{"title": f"accuracy against KL, seed {seeds[0]}", "x": "KL to the warm start, nats per token",
+                               "y": "pass@1 on val", "curves": frontier}] if frontier else []
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK)
+    main(__file__, __doc__, cell, report, FULL, QUICK, many=many)

@@ -1,5 +1,5 @@
 """STaR: learning from one's own right answers; with a teacher's: distillation; with those that search
-found: expert iteration.
+found: expert iteration. (Distillation of what the student itself writes: distill.py.)
 
 The idea. Sample, keep what the rule accepts, fine-tune on that, repeat (arXiv:2203.14465; also called
 rejection sampling).
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 
 import torch
 
-import checkpoint
-from config import InputError, setting
+from config import setting
 from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
-from sample import Rollout, SamplingConfig, score
+from plumbing.warm_starts import load_teacher
+from sample import Rollout, SamplingConfig, completion_mask, score
 from search import best_of_n, tree_search
 from search_context import SearchContext
 
@@ -61,6 +61,7 @@ class STaR(Method):
     def update(self, rollout, rewards):
         """Fine-tune on the rows that the rule accepts -> metrics. `rewards` may hold more than the verdict; it is not looked at."""
         kept = rollout.right(self.task).nonzero()[:, 0]
+        self.seen["advantages"] = rollout.right(self.task).float()
 
         def loss(part):
             tokens, mask = part.cut(rollout.tokens, rollout.mask)
@@ -89,26 +90,13 @@ def expert(model, task, config, generator=None):
         tokens = torch.tensor([row + [context.pad] * (longest - len(row)) for row in rows], device=device)  # (B, T)
         starts = torch.tensor([len(prompt) for prompt in context.prompts], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
-        position = torch.arange(longest, device=device)
-        mask = (position >= starts[:, None]) & (position < lengths[:, None])
+        mask = completion_mask(starts, lengths, longest)
         with torch.no_grad():
             logprobs = torch.cat([score(model, part, config.temperature)[0] for part in tokens.split(256)])
         finished = tokens.gather(1, lengths[:, None] - 1)[:, 0] == context.eos
         return Rollout(tokens, starts, lengths, mask, logprobs.masked_fill(~mask, 0.0), finished, problems,
                        discarded=sum(context.token_cost) - int(mask.sum()))
     return collect
-
-
-def load_teacher(path, task, policy):
-    """The model of another run that has the vocabulary of `task` and room for as many tokens as `policy`, on its device."""
-    teacher, teacher_task, _ = checkpoint.load_run(path, policy.device)
-    if teacher_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
-        raise InputError(f"--teacher {path}: its vocabulary is that of task {teacher_task.name}, not of {task.name}")
-    if teacher.config.block_size < policy.config.block_size:
-        raise InputError(f"--teacher {path}: its context of {teacher.config.block_size} tokens is shorter than this run's "
-                         f"{policy.config.block_size}")
-    teacher.compute_dtype = policy.compute_dtype
-    return teacher.requires_grad_(False)
 
 
 # Exercises

@@ -97,6 +97,7 @@ class VinePPO(Method):
         """rewards (B,) float32 -> metrics, a dict of floats (see docs/glossary.md)."""
         c = self.config
         advantages, states, value_first = self.advantages(rollout, rewards)
+        self.seen["advantages"] = advantages
         rows = (advantages != 0).any(1).nonzero()[:, 0]  # the others have no gradient
         steps, weights = min(c.mini_batches, len(rows)), token_weights(rollout.mask, "token_mean")
         loss, before = actor(self.policy, rollout, advantages, c, aggregate="token_mean")

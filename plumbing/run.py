@@ -2,11 +2,13 @@
 
     config.json      the whole command           metrics.jsonl   one line a step of the run
     checkpoint.pt    everything to go on from    samples.txt     what the model writes, early and late
-    summary.json     the test split, before and after
+    summary.json     the test split, before and after            rollouts.jsonl  whole groups, token by token
+    run.html         all of it to look at (view.py)
 
 After a kill at any moment the folder holds a checkpoint and a log that is at most ahead of it:
 `restore` cuts the log back.
 """
+import math
 import os
 import random
 import re
@@ -18,8 +20,8 @@ import checkpoint
 import tasks
 from config import InputError, setting
 from evaluate import fixed_problems, pick_device
-from model import GPT, GPTConfig
-from plumbing import catalogue
+from model import GPT, GPTConfig, Optimizers
+from plumbing import catalogue, rollouts, track
 from rewards import rule_rewards
 from sample import SamplingConfig, collect
 from tasks.tokenizer import EOS
@@ -42,12 +44,18 @@ class Config:
     block_size: int = setting(0, "context length in tokens; 0: what the task needs", low=0, high=65536)
     steps: int = setting(200, "steps of reinforcement learning", low=0, high=10**7)
     train_problems: int = setting(0, "train on this many problems, over and over; 0: fresh ones in each step", low=0, high=10**6)
+    curriculum: str = setting("none", "which problems are kept, p being the share of right samples when one was seen last: all; each with "
+                              "probability 1 - p; those of 0.2 < p < 0.8", choices=("none", "priority", "band"))
+    lr_schedule: str = setting("constant", "what becomes of the learning rates of the algorithm over the run",
+                               choices=("constant", "linear", "cosine"))
     token_budget: int = setting(0, "stop after this many sampled tokens; 0: no such limit", low=0, high=10**12)
     eval_every: int = setting(20, "steps between looks at the val split; 0: never", low=0, high=10**7)
     eval_problems: int = setting(64, "val problems per look", low=1, high=10**6)
     test_problems: int = setting(500, "test problems before and after", low=1, high=10**6)
     test_samples: int = setting(16, "samples per test problem", low=16, high=10**5)
     checkpoint_every: int = setting(20, "steps between checkpoints", low=1, high=10**7)
+    log_rollouts: int = setting(1, "groups of each step for rollouts.jsonl, beside those of each look", low=0, high=10**4)
+    track: str = setting("none", "copy the metrics there as well, if it is installed", choices=("none", *track.MODULES))
     baselines: bool = setting(False, "also train the warm start on for as long as RL took (doubles the time)")
 
 
@@ -58,6 +66,26 @@ def new_model(task, loop, block_size, device):
     if loop.compile:
         model.compile(dynamic=True)  # model(tokens) alone, under the same names; sampling has graphs of its own
     return model
+
+
+def rate(schedule, done):
+    """--lr-schedule: the share of the learning rates at a share `done` (0 to 1) of the run.
+
+    >>> [rate(schedule, 0.5) for schedule in ("constant", "linear", "cosine")]
+    [1.0, 0.5, 0.5]
+    """
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": round((1 + math.cos(math.pi * done)) / 2, 12)}[schedule]
+
+
+def keep(curriculum, p):
+    """--curriculum: the chance that a problem is kept of whose samples a share p was right when it was
+    seen last. 1 - p: Kimi k1.5, arXiv:2501.12599, section 2.3.4. Never below 1/20: the policy changes,
+    and p with it.
+
+    >>> [[keep(curriculum, p) for p in (0.0, 0.5, 1.0)] for curriculum in ("priority", "band")]
+    [[1.0, 0.5, 0.05], [0.05, 1.0, 0.05]]
+    """
+    return max(0.05, {"none": 1.0, "priority": 1.0 - p, "band": float(0.2 < p < 0.8)}[curriculum])
 
 
 def block_size(task, loop, max_new_tokens):
@@ -95,6 +123,7 @@ class Run:
         self.rng = random.Random(f"problems {seed}")
         few = random.Random(f"train problems {seed}")
         self.train_problems = [self.task.sample_problem(few, "train") for _ in range(self.loop.train_problems)]
+        self.solved = {}  # --curriculum: of the problems that were seen, the share of right samples
         self.generator = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(seed)
         if self.algo != "sft":
@@ -103,12 +132,32 @@ class Run:
             for name in ("config", "behavior"):
                 if not hasattr(self.method, name):
                     raise InputError(f"--algo {self.algo}: __init__ of {cls.__name__} must set self.{name}, or call super().__init__")
+            self.optimizers = [(each, each.rates) for each in vars(self.method).values() if isinstance(each, Optimizers)]
+
+    def set_rates(self):
+        """The learning rates of the coming step."""
+        loop = self.loop
+        done = max(self.step / loop.steps, self.tokens / loop.token_budget if loop.token_budget else 0.0)
+        for optimizer, rates in self.optimizers:
+            optimizer.rates = [rate(loop.lr_schedule, done) * full for full in rates]
 
     def draw(self, count):
         """`count` training problems -> list."""
-        if self.train_problems:
-            return [self.rng.choice(self.train_problems) for _ in range(count)]
-        return [self.task.sample_problem(self.rng, "train") for _ in range(count)]
+        problems = []
+        while len(problems) < count:
+            problem = self.rng.choice(self.train_problems) if self.train_problems else self.task.sample_problem(self.rng, "train")
+            p = self.solved.get(repr(problem.key))
+            if p is None or self.rng.random() < keep(self.loop.curriculum, p):
+                problems.append(problem)
+        return problems
+
+    def remember(self, problems, accuracy):
+        """What --curriculum asks: how often a problem was solved. problems: a list, one a row; accuracy (B,)."""
+        if self.loop.curriculum != "none":
+            verdicts = {}
+            for problem, right in zip(problems, accuracy.tolist()):
+                verdicts.setdefault(repr(problem.key), []).append(right)
+            self.solved |= {key: sum(each) / len(each) for key, each in verdicts.items()}
 
     def reward(self, rollout):
         """The rule on every completion -> rewards (B,), accuracy (B,)."""
@@ -122,6 +171,7 @@ class Run:
     def save(self):
         state = {"step": self.step, "tokens": self.tokens, "updates": self.updates, "skipped": self.skipped,
                  "seconds": self.seconds, "before": self.before, "warm_start": self.warm_start, "rng": self.rng.getstate(),
+                 "solved": self.solved,
                  "generator": self.generator.get_state(), "torch_rng": torch.get_rng_state()}
         more = {"algorithm": self.method.state_dict()} if self.method else {}
         checkpoint.save(self.folder / "checkpoint.pt", self.policy, self.task, self.config_dict(), state=state, **more)
@@ -130,6 +180,7 @@ class Run:
         """Go back to the last checkpoint, and cut the log back to it. False if the run was stopped before its first one."""
         checkpoint.sweep(self.folder)
         if not (self.folder / "checkpoint.pt").exists():
+            self.write("rollouts.jsonl", "")
             self.write("metrics.jsonl", "")  # not empty only if somebody took the checkpoint away
             return False
         content = checkpoint.load(self.folder)
@@ -142,6 +193,7 @@ class Run:
             self.method.load_state_dict(content["algorithm"])
         for name in ("step", "tokens", "updates", "skipped", "seconds", "before", "warm_start"):
             setattr(self, name, state[name])
+        self.solved = state.get("solved", {})
         version, internal, gauss = state["rng"]
         self.rng.setstate((version, tuple(internal), gauss))
         self.generator.set_state(state["generator"])
@@ -149,6 +201,7 @@ class Run:
         lines = self.read("metrics.jsonl").splitlines()[:self.step]
         self.write("metrics.jsonl", "".join(line + "\n" for line in lines))
         self.write("samples.txt", "".join(self.pages(self.step)))
+        rollouts.cut_back(self)
         return True
 
     def read(self, name):
@@ -180,6 +233,7 @@ class Run:
             f"{problem.prompt}{text}{EOS if ended else ' (cut off)'}\n--- reward {reward:g}\n"
             for problem, text, ended, reward in zip(rollout.problems, texts, done, rewards.tolist()))
         self.write("samples.txt", "".join(self.pages(self.step - 1)) + page)  # a resumed run may have been here before
+        rollouts.log_look(self)
         return page
 
     def draw_curves(self):
@@ -190,3 +244,8 @@ class Run:
                 plot.curves(self.folder)
             except ModuleNotFoundError:
                 print("(no curves.png: matplotlib is not installed)")
+        try:
+            import view
+            view.write_page([self.folder], self.folder / "run.html")
+        except Exception as error:  # a picture must not end a run
+            print(f"(no run.html: {error})")

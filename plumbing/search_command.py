@@ -15,6 +15,7 @@ import checkpoint
 import search
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device, progress, wilson
+from plumbing import trees as trees_room
 from search import METHODS
 from search_context import SearchContext
 
@@ -46,6 +47,7 @@ class SearchConfig:
     seed: int = setting(0, "of the samples; the problems are always the same", low=0, high=2**31 - 1)
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     render: bool = setting(False, "mcts: print the tree of the first problem")
+    trees: str = setting("", "file for the trees of mcts, beam_search and rebase, move by move; view.py shows RUN/trees.jsonl")
     out: str = setting("", "folder for search.json and, with matplotlib, search.png")
 
 
@@ -130,9 +132,15 @@ def measure(model, task, problems, method, budget, c, verifier, typical, max_new
     generator = torch.Generator(model.device).manual_seed(c.seed)
     context = SearchContext(model, task, problems, max_new_tokens, c.temperature, generator, verifier, c.aggregate,
                             c.rollouts)
+    if c.trees and method in trees_room.METHODS:
+        context.record = trees_room.Record(context)
     started = time.time()
     rows, trees = run_method(context, method, budget, c, typical)
     seconds = time.time() - started
+    if context.record:
+        _, _, score_by, value_by = scorers(context, c)
+        with open(c.trees, "a") as file:
+            file.write(context.record.lines(rows, method=method, budget=budget, score=score_by, value=value_by))
     right = sum(context.right(i, row) for i, row in enumerate(rows)) / len(rows)
     result = {"method": method, "budget": budget, "accuracy": right, "interval": wilson(right, len(rows)),
               "tokens": sum(context.token_cost) / len(rows), "seconds": seconds,
@@ -189,6 +197,11 @@ def main(argv=None):
     print("| method | budget | accuracy | tokens sampled per problem | seconds | rows per call of the model |\n"
           "|---|---|---|---|---|---|")
     folder = open_folder(c.out) if c.out else None
+    if c.trees:
+        try:
+            open(c.trees, "w").close()
+        except OSError as error:
+            raise InputError(f"--trees {c.trees}: cannot be written to ({error.strerror})")
     results = []
     for method, budget in progress([(m, b) for m in methods for b in ([0] if m == "greedy" else budgets)], "search"):
         results.append(measure(model, task, problems, method, budget, c, verifier, typical, limit))

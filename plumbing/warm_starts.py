@@ -26,6 +26,18 @@ def init_from(path, model, task):
     model.load_state_dict(other.state_dict())
 
 
+def load_teacher(path, task, policy):
+    """The model of another run that has the vocabulary of `task` and room for as many tokens as `policy`, on its device."""
+    teacher, teacher_task, _ = checkpoint.load_run(path, policy.device)
+    if teacher_task.tokenizer.vocabulary != task.tokenizer.vocabulary:
+        raise InputError(f"--teacher {path}: its vocabulary is that of task {teacher_task.name}, not of {task.name}")
+    if teacher.config.block_size < policy.config.block_size:
+        raise InputError(f"--teacher {path}: its context of {teacher.config.block_size} tokens is shorter than this run's "
+                         f"{policy.config.block_size}")
+    teacher.compute_dtype = policy.compute_dtype
+    return teacher.requires_grad_(False)
+
+
 def cache_path(runs, task, model, config, seed):
     """The folder of a warm start: named by a hash of everything that determines it, our own code included."""
     here = pathlib.Path(__file__).parent.parent

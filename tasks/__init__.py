@@ -95,6 +95,11 @@ class Task:
         """-> dict of numbers that say *how* the completion reasoned (attempts, ...), for the metrics only."""
         return {}
 
+    def parse_problem(self, prompt):
+        """A prompt that a person wrote, made of this task's tokens -> Problem, for ask.py; a ValueError or
+        IndexError says that it cannot be read. Not needed for training."""
+        raise NotImplementedError
+
     checkable = False  # may the rule judge answers at test time? Only if it needs no answer key, but what the prompt says
 
     def own_verdict(self, completion):

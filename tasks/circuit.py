@@ -61,9 +61,20 @@ class Circuit(SerialTask):
             other += other >= first
             kind = ("and", "or", "not")[int(rng.random() * 3)]
             gates.append((kind, first) if kind == "not" else (kind, *sorted((first, other))))
+        return self.problem(values, gates)
+
+    def problem(self, values, gates):
+        inputs = len(values)
         given = "".join(f" {wire}{value}" for wire, value in zip(self.wires, values))
         text = ", ".join(self.write(gate, self.wires[inputs + i], self.wires) for i, gate in enumerate(gates))
         return Problem(f"Given{given}: {text}.\n", str(self.values(values, gates)[-1]), ("circuit", values, *gates))
+
+    def parse_problem(self, prompt):
+        given, gates = prompt.removeprefix("Given ").strip(".\n").split(": ")
+        named = [gate.split(" = ")[0].split() for gate in gates.split(", ")]  # ["b", "or", "c"] or ["not", "d"]
+        wire = self.wires.index
+        return self.problem(tuple(int(value[1]) for value in given.split()),
+                            [("not", wire(g[1])) if g[0] == "not" else (g[1], *sorted((wire(g[0]), wire(g[2])))) for g in named])
 
     @staticmethod
     def write(gate, result, names):

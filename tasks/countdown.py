@@ -33,7 +33,7 @@ from tasks import Problem, Task
 from tasks.tokenizer import Tokenizer
 
 LARGEST = 99  # the largest number that is a token
-STEP = re.compile(r"(?P<a>0|[1-9][0-9]?) (?P<operator>[-+*/]) (?P<b>0|[1-9][0-9]?) = (?P<c>0|[1-9][0-9]?)")
+STEP = re.compile(r"(?P<a>0|[1-9][0-9]{0,2}) (?P<operator>[-+*/]) (?P<b>0|[1-9][0-9]{0,2}) = (?P<c>0|[1-9][0-9]{0,2})")
 
 
 @dataclass
@@ -54,8 +54,8 @@ class CountdownOptions:
 
 # --------------------------------------------------------------------------------------------------- the legal steps
 
-def combine(a, operator, b):
-    """The result of one legal step, or None: whole numbers from 0 to 99, no remainders.
+def combine(a, operator, b, largest=LARGEST):
+    """The result of one legal step, or None: whole numbers from 0 to `largest`, no remainders.
 
     >>> combine(7, "-", 5), combine(5, "-", 7), combine(8, "/", 3), combine(50, "+", 50)
     (2, None, None, None)
@@ -68,11 +68,11 @@ def combine(a, operator, b):
         value = a * b
     else:
         value = a // b if b and a % b == 0 else -1
-    return value if 0 <= value <= LARGEST else None
+    return value if 0 <= value <= largest else None
 
 
 @lru_cache(maxsize=1 << 18)
-def steps(numbers):
+def steps(numbers, largest=LARGEST):
     """All legal steps from a sorted tuple of numbers: tuple of (a, operator, b, result, the numbers
     left: sorted tuple).
 
@@ -86,7 +86,7 @@ def steps(numbers):
         for j in range(i + 1, len(numbers)):
             a, rest = numbers[j], numbers[:i] + numbers[i + 1:j] + numbers[j + 1:]
             for operator in "+-*/":
-                value = combine(a, operator, b)
+                value = combine(a, operator, b, largest)
                 if value is not None:
                     found.append((a, operator, b, value, tuple(sorted(rest + (value,)))))
     return tuple(found)
@@ -100,11 +100,11 @@ def reachable(numbers):
     return frozenset().union(*(reachable(left) for left in {step[-1] for step in steps(numbers)}))
 
 
-def random_attempt(numbers, rng):
+def random_attempt(numbers, rng, largest=LARGEST):
     """A uniformly drawn legal step after another -> (list of steps, the last number). There is always one: a - b."""
     chosen = []
     while len(numbers) > 1:
-        options = steps(numbers)
+        options = steps(numbers, largest)
         chosen.append(options[int(rng.random() * len(options))])  # several times faster than rng.choice
         numbers = chosen[-1][-1]
     return chosen, numbers[0]
@@ -142,6 +142,7 @@ class Countdown(Task):
     Options = CountdownOptions
     checkable = True   # whether an expression makes the target can be seen from the prompt
     step_token = ", "  # after every operation: the next token says how the attempt went, or goes on with it
+    largest = LARGEST  # no legal step makes more
 
     def __init__(self, options):
         if options.numbers > 4 and options.targets == "reachable":
@@ -170,8 +171,15 @@ class Countdown(Task):
                 target = rng.choice(sorted(reachable(numbers)))
             if target and target <= o.max_target:
                 break
-        order = sorted(numbers, key=lambda _: rng.random())  # shuffled, so that a position means nothing
-        return Problem(f"Use {', '.join(map(str, order))} to make {target}.\n", target, ("countdown", *numbers, target))
+        return self.problem(sorted(numbers, key=lambda _: rng.random()), target)  # shuffled, so that a position means nothing
+
+    def problem(self, numbers, target):
+        prompt = f"Use {', '.join(map(str, numbers))} to make {target}.\n"
+        return Problem(prompt, target, ("countdown", *sorted(numbers), target))
+
+    def parse_problem(self, prompt):
+        *numbers, target = map(int, re.findall("[0-9]+", prompt))
+        return self.problem(numbers, target)
 
     def demonstration(self, problem, rng):
         o, (_, *numbers, target) = self.options, problem.key
@@ -269,7 +277,7 @@ class Countdown(Task):
                 return None
             a, b, c = (int(match[name]) for name in "abc")
             left.subtract((a, b))
-            if min(left.values()) < 0 or combine(a, match["operator"], b) != c:
+            if min(left.values()) < 0 or combine(a, match["operator"], b, self.largest) != c:
                 return None
             left[c] += 1
         return tuple(sorted(left.elements()))
@@ -288,7 +296,7 @@ class Countdown(Task):
         for problem in problems:
             numbers = problem.key[1:-1]
             for _ in range(searches):
-                tries = (k for k in range(longest) if random_attempt(numbers, rng)[1] == problem.answer)
+                tries = (k for k in range(longest) if random_attempt(numbers, rng, self.largest)[1] == problem.answer)
                 found_at[next(tries, longest)] += 1
         survive, made, share = 1.0, 0.0, len(problems) * searches
         for k in range(longest):

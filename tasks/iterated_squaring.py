@@ -23,6 +23,7 @@ The split is by (p, r, k). The steps are shared among problems, and a held-out p
 steps occurs in no training problem is never drawn: what is asked of the model on `val` and `test` is to
 put known steps together.
 """
+import re
 from dataclasses import dataclass
 
 from config import InputError, setting
@@ -77,10 +78,16 @@ class IteratedSquaring(SerialTask):
         for _ in range(10_000):
             r = 2 + int(rng.random() * (o.p - 3))  # 0, 1 and p - 1 would be trivial
             k = o.min_k + int(rng.random() * (o.max_k - o.min_k + 1))
-            squares = self.squares(r, k)
-            if self.squared.issuperset([r, *squares[:-1]]):
-                return Problem(f"Square {r}, {k} times mod {o.p}.\n", str(squares[-1]), self.key(r, k))
+            if self.squared.issuperset([r, *self.squares(r, k)[:-1]]):
+                return self.problem(r, k)
         raise InputError(f"--p {o.p}: too few problems, none of them with steps that occur in training; choose a larger one")
+
+    def problem(self, r, k):
+        return Problem(f"Square {r}, {k} times mod {self.options.p}.\n", str(self.squares(r, k)[-1]), self.key(r, k))
+
+    def parse_problem(self, prompt):
+        r, k, _ = map(int, re.findall("[0-9]+", prompt))
+        return self.problem(r, k)
 
     def chain(self, problem):
         _, p, r, k = problem.key

@@ -29,6 +29,8 @@ from tasks.tokenizer import Tokenizer
 @dataclass
 class ModularAdditionOptions(SerialOptions):
     """task modular_addition"""
+    cot_share: float = setting(0.5, "with --cot mix: the share of demonstrations that show the full chain; with a quarter the bare "
+                                    "answers drown the table of sums", low=0.0, high=1.0)
     m: int = setting(7, "the modulus", low=2, high=9999)
     min_k: int = setting(3, "how many numbers are added, at least", low=2, high=100)
     max_k: int = setting(9, "how many numbers are added, at most", low=2, high=100)
@@ -51,9 +53,16 @@ class ModularAddition(SerialTask):
     def draw(self, rng):
         o = self.options
         k = o.min_k + int(rng.random() * (o.max_k - o.min_k + 1))
-        numbers = [int(rng.random() * o.m) for _ in range(k)]
-        return Problem(f"Add {', '.join(map(str, numbers))} mod {o.m}.\n", str(sum(numbers) % o.m),
-                       ("modular_addition", o.m, *sorted(numbers)))
+        return self.problem([int(rng.random() * o.m) for _ in range(k)])
+
+    def problem(self, numbers):
+        m = self.options.m
+        return Problem(f"Add {', '.join(map(str, numbers))} mod {m}.\n", str(sum(numbers) % m),
+                       ("modular_addition", m, *sorted(numbers)))
+
+    def parse_problem(self, prompt):
+        *numbers, _ = map(int, re.findall("[0-9]+", prompt))
+        return self.problem(numbers)
 
     def chain(self, problem):
         # From the prompt: the key has forgotten the order.

@@ -53,10 +53,16 @@ class Permutation(SerialTask):
     def draw(self, rng):
         n, k = self.options.n, self.options.k
         word = "".join(rng.sample(self.letters, n))
-        arrangements = tuple(tuple(rng.sample(range(n), n)) for _ in range(k - 1))
+        return self.problem(word, tuple(tuple(rng.sample(range(n), n)) for _ in range(k - 1)))
+
+    def problem(self, word, arrangements):
         places = ",".join("".join(f" {i + 1}" for i in places) for places in arrangements)
         answer = self.words(word, arrangements)[-1]
         return Problem(f"Rearrange {word} by{places}.\n", answer, ("permutation", word, *arrangements))
+
+    def parse_problem(self, prompt):
+        _, word, _, places = prompt.strip(".\n").split(" ", 3)
+        return self.problem(word, tuple(tuple(int(i) - 1 for i in one.split()) for one in places.split(",")))
 
     def words(self, word, arrangements):
         """-> list of the words on the way, the last one included. Places count from 0 here.

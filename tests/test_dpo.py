@@ -103,7 +103,7 @@ def test_implicit_rewards_are_zero_outside_of_the_mask():
 def make(policy, task=TASK, **settings):
     """One step on all pairs, unless a test asks for more."""
     defaults = {"group_size": 4, "lr": 0.01, "beta": 0.5, "max_new_tokens": 12, "micro_batch": 64, "max_grad_norm": 1e9,
-                "iterative": False, "epochs": 1, "mini_batches": 1, "temperature": 1.0}
+                "nll": 0.0, "iterative": False, "epochs": 1, "mini_batches": 1, "temperature": 1.0}
     return DPO(policy, task, DPOConfig(**(defaults | settings)), seeded())
 
 
@@ -148,6 +148,21 @@ def test_the_first_loss_is_ln_2():
     assert metrics["margin"] == pytest.approx(0, abs=1e-4)
 
 
+def test_the_chosen_completion_is_imitated_too():
+    """Iterative RPO: three tokens and an end, each of probability 1/4, are an NLL of ln 4 a token, whatever their number. Its gradient is
+    that of imitating the chosen row alone; the rejected one has none of it."""
+    rows, rewards = [[2, 3, 3, EOS], [2, EOS]], torch.tensor([1.0, 0])
+    seen = {}
+    for nll in (0.0, 2.0):
+        algorithm = make(Bigram(torch.zeros(4, 4)), group_size=2, nll=nll)
+        (slope,), metrics = gradients_of_an_update(algorithm, written(algorithm.policy, rows), rewards)
+        seen[nll] = slope, metrics["loss"]
+    assert seen[2.0][1] - seen[0.0][1] == pytest.approx(2 * math.log(4), rel=1e-5)
+    policy = Bigram(torch.zeros(4, 4))
+    (score(policy, torch.tensor([rows[0]]))[0].sum() / -3).backward()
+    torch.testing.assert_close(seen[2.0][0] - seen[0.0][0], 2 * policy.table.grad)
+
+
 def test_prompt_and_padding_are_not_trained():
     """Trap 2: the step from 2 to 3 stands in the prompt, that from EOS to 0 in the padding. Only what follows 3 was chosen."""
     algorithm = make(Bigram(torch.zeros(4, 4)), group_size=2)
@@ -170,7 +185,7 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_over_all_pairs(temperatur
 def test_the_micro_batch_size_changes_nothing():
     """Trap 11. Three pairs: with two at a time the last one is alone, and must not weigh as much as two."""
     def run(size):
-        algorithm = make(tiny_gpt(vocab_size=6), micro_batch=size)
+        algorithm = make(tiny_gpt(vocab_size=6), micro_batch=size, nll=1.0)
         with torch.no_grad():
             algorithm.policy.blocks[0].q.weight += 0.5 * torch.randn(32, 32, generator=seeded())  # away from the reference
         return gradients_of_an_update(algorithm, eight(tiny_gpt(vocab_size=6)), REWARDS)

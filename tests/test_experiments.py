@@ -1,14 +1,22 @@
 """The experiments: what can be checked of them without running them for an hour."""
 import importlib
+import itertools
 import json
+import math
 import pathlib
 import subprocess
 import sys
 
 import pytest
+import torch
+
+import train
+from plumbing import start
+from toys import seeded
 
 ROOT = pathlib.Path(__file__).parent.parent
-NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time")
+NAMES = ("compare", "dense_reward", "limit_of_rl", "longer_thinking", "r1", "reward_hacking", "serial", "test_time", "stream_of_search",
+         "overoptimization", "gradient_variance")
 
 
 @pytest.fixture
@@ -20,7 +28,7 @@ def experiment(monkeypatch):
 @pytest.mark.parametrize("name", (*NAMES, "failures"))
 def test_an_experiment_is_short_and_says_its_command(name):
     text = (ROOT / "experiments" / f"{name}.py").read_text()
-    assert len(text.splitlines()) < 120
+    assert len(text.splitlines()) < 160
     assert f"python experiments/{name}.py --quick" in text.split('"""')[1]
 
 
@@ -85,7 +93,7 @@ def test_everything_can_be_made_anew_by_one_command(experiment):
 
 
 def test_a_table_that_compares_has_three_seeds(experiment):
-    for name in set(NAMES) - {"serial", "test_time"}:  # those say that they have one
+    for name in set(NAMES) - {"serial", "test_time", "stream_of_search"}:  # those say that they have one
         assert len(experiment(name).FULL["seeds"]) >= 3, name
 
 
@@ -123,7 +131,7 @@ def test_the_rival_that_imitates_on_begins_with_the_warm_start_of_its_run(experi
     monkeypatch.setattr(sft, "warm_start", lambda *_, seconds: seen.append(seconds) or [1.0])
     monkeypatch.setattr(evaluate, "fixed_problems", lambda task, split, count: seen.append(split))
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"pass@1": 0.5})
-    result = module.cell(tmp_path, {"problems": 5}, "continued_sft", "3e-4", "0", "test")
+    result = module.cell(tmp_path, {"problems": 5, "samples": 16}, "continued_sft", "3e-4", "0", "test")
     assert seen == ["runs/warm", 12.5, "test"] and result["seconds"] == 12.5 and result["updates"] == 1
 
 
@@ -140,3 +148,122 @@ def test_a_run_is_trained_on_if_it_is_to_take_more_steps(experiment, tmp_path, m
     assert calls == []
     cells.train(tmp_path, "run", steps=9)
     assert calls == [["--resume", str(run), "--steps", "9"]]
+
+
+def test_32_updates_a_batch_are_another_plan_with_its_own_results(experiment):
+    """The same methods and as many rates, a quarter of each."""
+    module = experiment("compare")
+    plan = module.many(module.FULL)
+    assert plan["methods"]["grpo"] == ("grpo", ["--epochs", "1", "--mini-batches", "32"], ("3.75e-05", "7.5e-05", "0.00015"))
+    assert plan["methods"].keys() == module.FULL["methods"].keys() and plan["tokens"] == module.FULL["tokens"]
+
+
+def test_a_variant_of_an_experiment_has_a_folder_of_its_own(tmp_path):
+    (tmp_path / "toy.py").write_text(
+        "import pathlib, sys\n"
+        f"sys.path.insert(0, {str(ROOT / 'experiments')!r})\n"
+        "import cells\n"
+        f"cells.HERE = pathlib.Path({str(tmp_path)!r})\n"
+        "def double(plan):\n    'twice as much'\n    return {'value': 2 * plan['value']}\n"
+        "cell = lambda folder, plan, name: {'value': plan['value']}\n"
+        "report = lambda folder, plan, get: (str(get([('a',)])[('a',)]['value']), [])\n"
+        "cells.main(__file__, 'doc', cell, report, {'value': 10}, {'value': 20}, double=double)\n")
+    (tmp_path / "docs").mkdir()
+    for flags in ((), ("--double",), ("--double", "--quick")):
+        subprocess.run([sys.executable, str(tmp_path / "toy.py"), *flags], check=True, capture_output=True)
+    texts = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.md")}
+    assert texts == {"docs/toy.md": "10\n", "docs/toy-double.md": "20\n", "runs/toy-double-quick/toy-double.md": "40\n"}
+
+
+def test_equal_seconds_are_the_last_look_before_them(experiment):
+    module = experiment("compare")
+    looks = module.curve([{"seconds": 10.0}, {"seconds": 5.0, "val_pass@1": 0.3, "kl": 0.1}, {"seconds": 5.0, "val_pass@1": 0.4}])
+    assert looks == [[15.0, 0.3, 0.1], [20.0, 0.4, None]]
+    assert [module.at_seconds(looks, limit) for limit in (14.0, 15.0, 19.0, 99.0)] == [None, 0.3, 0.3, 0.4]
+
+
+# ---- a whole experiment, with runs of a second
+
+TINY = ("--numbers 2 --max-number 9 --cot off --expert-share 0.5 --n-layer 1 --n-embd 32 --n-head 2 --sft-steps 5 --sft-batch 8 "
+        "--test-problems 1 --eval-problems 2 --device cpu").split()
+
+
+@pytest.fixture
+def tiny(experiment, tmp_path, monkeypatch):
+    """tiny(name, plan) -> the text and the panels of its report; every cell is computed in this process, one after the other."""
+    monkeypatch.setattr(start, "RUNS", tmp_path / "runs")
+
+    def trained(folder, name, *flags, steps=None):
+        if not (folder / name / "summary.json").exists():
+            own = {"--eval-problems": "2", "--prompts": "2", "--token-budget": "60"}  # small, whatever the experiment wants
+            words = [own.get(before, str(word)) for before, word in zip((None, *flags), flags)]
+            train.main(["--prompts", "2", *TINY, *words, *(["--steps", str(steps)] if steps else []), "--out", str(folder / name)])
+        return folder / name
+
+    def make(name, plan):
+        module, kept = experiment(name), {}
+        monkeypatch.setattr(module, "train", trained)
+
+        def get(cells):
+            for words in cells:
+                kept.setdefault(words, json.loads(json.dumps(module.cell(tmp_path / name, plan, *map(str, words)))))
+            return {words: kept[words] for words in cells}
+        return module.report(tmp_path / name, plan, get)
+    return make
+
+
+def test_overoptimization_from_end_to_end(tiny):
+    text, panels = tiny("overoptimization", {"seeds": (0,), "kinds": ("orm", "rm"), "remedies": ("none", "fresh judge"), "steps": 3,
+                                             "judge_steps": 1, "problems": 2, "n": 4})
+    assert len(text.splitlines()) == 2 + 2 * 3 and "| rm | Best-of-N | " in text
+    assert [len(panel["curves"]) for panel in panels] == [2] * 4 and panels[0]["curves"]["Best-of-N, seed 0"][0][0] == 0
+
+
+def test_gradient_variance_from_end_to_end(tiny):
+    text, panels = tiny("gradient_variance", {"seeds": (0,), "policies": ("warm start",), "batches": 3, "prompts": 2, "K": (1, 2),
+                                              "critic": 1})
+    names = [line.split(" | ")[0] for line in text.splitlines()[2:9]]
+    assert names == ["| " + name for name in ("no baseline", "group's mean", "leave-one-out", "critic, lambda 1", "critic, lambda 0.95",
+                                              "1 rollouts a step", "2 rollouts a step")] and len(panels) == 1
+
+
+def test_compare_from_end_to_end(tiny):
+    """With the teacher that has to be there first, and 32 steps a batch."""
+    names = ("grpo", "distill", "cov")
+    plan = {"tokens": 60, "seeds": (0,), "problems": 4, "samples": 64, "look": 1, "methods": {name: (name, [], ("4e-4",)) for name in names}}
+    text, panels = tiny("compare", importlib.import_module("compare").many(plan))
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| " + name for name in (
+        "warm start", *names, "warm start, trained on", "random search with grpo's attempts")]
+    assert all(line.count("|") == text.count("|", 0, text.index("\n")) for line in text.splitlines())
+    assert "grpo" in panels[0]["curves"] and "distill" not in panels[0]["curves"]
+
+
+# ---- overoptimization.py and gradient_variance.py
+
+@pytest.mark.parametrize("N", [1, 2, 4])
+def test_the_chance_to_be_the_best_of_some_is_that_of_every_choice(experiment, N):
+    """All ways to take N of five: how often the i-th lowest is the highest of them."""
+    choices = list(itertools.combinations(range(5), N))
+    counted = [sum(max(choice) == i for choice in choices) / len(choices) for i in range(5)]
+    assert experiment("overoptimization").chance_to_be_best(5, N).tolist() == pytest.approx(counted)
+
+
+def test_the_turn_is_where_the_true_reward_is_highest(experiment):
+    """Up for ten steps and down for ten: means over ten steps are highest in the middle, and the end is lower."""
+    curve = {"true": [k / 10 for k in range(10)] + [1.0] * 10 + [0.2] * 10, "d": [float(k) for k in range(30)]}
+    d, best, last = experiment("overoptimization").turn(curve)
+    assert (d, best, last) == (pytest.approx(14.5), pytest.approx(1.0), pytest.approx(0.2))
+
+
+def test_the_noise_of_a_gradient_is_estimated_without_bias(experiment):
+    """Gradients N(m, 1) in four dimensions, |m|^2 = 4: noise 4 / 4 = 1. A mean over many estimates; the plain one would be below."""
+    module, found = experiment("gradient_variance"), []
+    generator = seeded()
+    for _ in range(2000):
+        g = torch.randn(50, 4, generator=generator) + torch.tensor([2.0, 0, 0, 0])
+        sums = [0, 0.0, 0.0, 0]
+        for each in g:
+            module.add(sums, each, 7)
+        found.append(module.noise(*sums[:3]))
+    assert sums[3] == 350 and sum(found) / len(found) == pytest.approx(1, abs=0.05)
+    assert math.isnan(module.noise(2, torch.zeros(2), 5.0))

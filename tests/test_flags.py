@@ -145,7 +145,8 @@ def test_what_is_run_must_be_there(name, text, capsys):
     ("--algo grpo --gates 3", "--gates"),
     ("--task circuit --numbers 3", "--numbers"), ("--n-embd 2 --n-head 100", "--n-head"), ("--block-size 1", "--block-size"),
     (f"--init {'x' * 5000}", "xxx"), (f"--out {'x' * 5000}", "--out"), ("--out /dev/null/run", "--out"),
-    ("--init /dev/null", "/dev/null"),
+    ("--init /dev/null", "/dev/null"), ("--algo distill", "--teacher RUN"), ("--algo distill --teacher nowhere", "nowhere"),
+    ("--algo rm_rl --judge-run nowhere", "nowhere"), ("--algo grpo --curriculum hard", "--curriculum"), ("--algo cov --cov both", "--cov"),
 ], ids=lambda text: text[:40].replace("\n", " "))
 def test_what_does_not_go_together_is_refused_before_a_folder_is_made(flags, named, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(start, "RUNS", tmp_path / "runs")

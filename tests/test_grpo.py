@@ -86,9 +86,9 @@ def test_the_loss_uses_the_weights_of_its_mode():
 
 # ---- the clip
 
-def gradient(ratio, advantage, **clip):
-    """d loss / d log pi of one token whose probability has changed by `ratio`."""
-    logprobs = torch.tensor([[ratio]]).log().requires_grad_()
+def gradient(rho, advantage, **clip):
+    """d loss / d log pi of one token whose probability has changed by `rho`."""
+    logprobs = torch.tensor([[rho]]).log().requires_grad_()
     loss, stats = policy_loss(logprobs, torch.zeros(1, 1), torch.tensor([advantage]), torch.ones(1, 1).bool(), **(CLIP | clip))
     loss.backward()
     return float(logprobs.grad), float(stats["clip_fraction"])
@@ -379,7 +379,8 @@ def test_leaving_the_sample_out_of_its_baseline_by_hand():
     assert not advantages[4:].any()
 
 
-PAPERS = {name: TABLE[name] for name in ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "maxrl")}  # there may be more: yours
+PAPERS = {name: TABLE[name] for name in ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "maxrl", "cispo", "nsr",
+                                             "wreinforce", "reinforce_pp")}  # there may be more: yours
 
 
 def test_each_row_of_the_table_is_a_legal_config():
@@ -396,6 +397,10 @@ def test_each_row_of_the_table_is_a_legal_config():
     ("dr_grpo", "reinforce", {"clip_low", "clip_high"}),
     ("gspo", "grpo", {"ratio", "clip_low", "clip_high"}),
     ("maxrl", "dr_grpo", {"per_mean"}),
+    ("cispo", "dapo", {"ratio", "clip_low", "clip_high", "dynamic_sampling", "overlong"}),
+    ("nsr", "dr_grpo", {"baseline"}),
+    ("wreinforce", "nsr", {"right_weight"}),
+    ("reinforce_pp", "dr_grpo", {"loss_aggregation", "batch_std"}),
 ])
 def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, differ):
     """How long and how fast each is trained is tuning, and may differ too."""
@@ -405,11 +410,12 @@ def test_a_row_differs_from_its_neighbour_in_these_settings_alone(name, other, d
 
 
 def test_the_rows_are_those_of_the_papers():
-    assert [name for name, row in PAPERS.items() if row["std"]] == ["grpo", "dapo", "gspo"]
+    assert [name for name, row in PAPERS.items() if row["std"]] == ["grpo", "dapo", "gspo", "cispo"]
     assert [name for name, row in PAPERS.items() if row["baseline"] == "leave_one_out"] == ["rloo"]
     assert {name: row["loss_aggregation"] for name, row in PAPERS.items()} == {
         "reinforce": "constant", "rloo": "constant", "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean",
-        "gspo": "sequence_mean", "maxrl": "constant"}
+        "gspo": "sequence_mean", "maxrl": "constant", "cispo": "token_mean", "nsr": "constant", "wreinforce": "constant",
+        "reinforce_pp": "token_mean"}
     assert (TABLE["gspo"]["clip_low"], TABLE["gspo"]["clip_high"], TABLE["gspo"]["ratio"]) == (3e-4, 4e-4, "sequence")
     assert (TABLE["dapo"]["clip_low"], TABLE["dapo"]["clip_high"], TABLE["dapo"]["overlong"]) == (0.2, 0.28, 0.2)
 
@@ -513,7 +519,8 @@ def test_maxrl_goes_from_the_gradient_of_p_towards_that_of_log_p(G, factor):
 
 
 @pytest.mark.parametrize("G", [2, 3])
-@pytest.mark.parametrize("name, unbiased", [("rloo", True), ("reinforce", False), ("dr_grpo", False), ("grpo", False)])
+@pytest.mark.parametrize("name, unbiased", [("rloo", True), ("reinforce", False), ("dr_grpo", False), ("grpo", False),
+                                            ("cispo", False)])
 def test_the_mean_gradient_of_every_relative_is_exact_up_to_a_known_factor(name, unbiased, G):
     """Trap 28, without any luck: three arms with probabilities 1/2, 1/4, 1/4, and every possible group of G pulls as often as its
     probability says, out of 4^G. Leaving the sample out of its baseline gives the exact gradient of the expected payoff, leaving
@@ -522,7 +529,7 @@ def test_the_mean_gradient_of_every_relative_is_exact_up_to_a_known_factor(name,
     exact = p * (payoff - p @ payoff)
     arms = torch.cartesian_prod(*[torch.tensor([0, 0, 1, 2])] * G).flatten()
     model = Bigram(p.log().expand(3, 3).clone())
-    row = TABLE[name] | {"std": False, "group_size": G, "max_new_tokens": 1, "micro_batch": 1000, "epochs": 1}
+    row = TABLE[name] | {"std": False, "group_size": G, "max_new_tokens": 1, "micro_batch": 1000, "epochs": 1, "mini_batches": 1}
     (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), payoff[arms], **row)
     assert (-slope[0]).tolist() == pytest.approx(((1 if unbiased else 1 - 1 / G) * exact).tolist(), abs=1e-6)
 
@@ -534,6 +541,71 @@ def test_dividing_by_the_standard_deviation_bends_the_gradient():
     model = Bigram(p.log().expand(3, 3).clone())
     (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), payoff[arms], group_size=2)
     assert float(torch.cosine_similarity(-slope[0], p * (payoff - p @ payoff), dim=0)) < 0.99
+
+
+# ---- cispo: the weight is clipped, the gradient never
+
+@pytest.mark.parametrize("advantage, ratio, expected", [
+    (+1.0, 0.5, -0.5), (+1.0, 1.0, -1.0), (+1.0, 2.5, -2.5),
+    (+1.0, 8.0, -3.0),   # far beyond the clip, where GRPO's gradient is 0: as much as a ratio of 3 would give
+    (-1.0, 0.1, +0.1),   # there GRPO's is 0 as well; below there is no clip
+    (-1.0, 8.0, +3.0),
+])
+def test_the_weight_of_a_token_is_clipped_and_its_gradient_never_gone(advantage, ratio, expected):
+    row = {name: TABLE["cispo"][name] for name in ("clip_low", "clip_high", "ratio")}
+    slope, clipped = gradient(ratio, advantage, **row)
+    assert slope == pytest.approx(expected) and clipped == (ratio == 8.0)
+
+
+def test_within_the_clip_a_weight_has_the_gradient_of_a_ratio():
+    """rho A differentiated is rho A grad log pi, and that is what a weight of rho gives: for tokens that have moved a little."""
+    rewards, rollout = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0]), eight(tiny_gpt(vocab_size=6))
+    rollout.logprobs += 0.1 * torch.randn(rollout.logprobs.shape, generator=seeded()) * rollout.mask
+    wide = {"clip_low": 1.0, "clip_high": 1e6}
+    seen = [gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, ratio=ratio, **wide)[0] for ratio in ("weight", "token")]
+    for a, b in zip(*seen):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+# ---- nsr and weighted reinforce: compared with being right
+
+def test_wrong_answers_count_minus_one_and_right_ones_lambda():
+    """Also in groups that agree: all wrong is a lesson here."""
+    rewards = torch.tensor([1.0, 0, 0, 0, 1, 1])
+    advantages = lambda name: group_advantages(rewards, 2, **{key: TABLE[name][key] for key in ("baseline", "std", "right_weight")
+                                                              if key in TABLE[name]}).tolist()
+    assert advantages("nsr") == [0, -1, -1, -1, 0, 0]
+    assert advantages("wreinforce") == pytest.approx([0.1, -1, -1, -1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("name, factor", [("nsr", 1.0), ("wreinforce", 1.1)])
+def test_a_constant_baseline_leaves_the_gradient_what_it_is(name, factor):
+    """Arms of 1/2, 1/4, 1/4, the second is right: four rows that pull as often as they come give (1 + lambda) grad p."""
+    p, right = torch.tensor([1 / 2, 1 / 4, 1 / 4]), torch.tensor([0.0, 1.0, 0.0])
+    arms, model = torch.tensor([0, 0, 1, 2]), Bigram(p.log().expand(3, 3).clone())
+    row = TABLE[name] | {"group_size": 2, "max_new_tokens": 1}
+    (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), right[arms], **row)
+    assert (-slope[0]).tolist() == pytest.approx((factor * p * (right - p @ right)).tolist(), abs=1e-6)
+
+
+# ---- reinforce++: whitened over the batch
+
+def test_dividing_by_the_spread_of_the_batch_by_hand():
+    """Groups (1, 0) and (3, 0): distances 1/2, -1/2, 3/2, -3/2, whose mean square is 5/4. All equal: nothing."""
+    advantages = group_advantages(torch.tensor([1.0, 0, 3, 0]), 2, std=False, batch_std=True)
+    assert advantages.tolist() == pytest.approx([x / 1.25 ** 0.5 for x in (0.5, -0.5, 1.5, -1.5)])
+    assert not group_advantages(torch.full((4,), 0.1), 2, std=False, batch_std=True).any()
+
+
+def test_one_scale_for_the_whole_batch_does_not_bend_the_gradient():
+    """Unlike a standard deviation of each group: every pair of three arms, and the direction is exact."""
+    p, payoff = torch.tensor([1 / 2, 1 / 4, 1 / 4]), torch.tensor([0.0, 1.0, 0.3])
+    arms = torch.cartesian_prod(*[torch.tensor([0, 0, 1, 2])] * 2).flatten()
+    model = Bigram(p.log().expand(3, 3).clone())
+    row = TABLE["reinforce_pp"] | {"group_size": 2, "micro_batch": 1000}
+    (slope,), _ = gradients_of_an_update(model, written(model, [[0, arm] for arm in arms.tolist()]), payoff[arms], **row)
+    distances = group_advantages(payoff[arms], 2, std=False)
+    assert (-slope[0] * distances.std(correction=0)).tolist() == pytest.approx((p * (payoff - p @ payoff) / 2).tolist(), abs=1e-6)
 
 
 # ---- three estimates of the KL
@@ -908,3 +980,38 @@ def test_the_price_of_length_is_weighted():
     for weight in (1.0, 0.25):
         prices.append(make(model, length_weight=weight).shape(rollout, torch.zeros(8)))
     assert prices[0].abs().max() == 0.5 and torch.equal(prices[1], prices[0] / 4)
+
+
+# ---- what runs out of tokens, and a reference that moves
+
+def test_filtered_completions_give_no_gradient_and_still_count_in_their_group():
+    """Trap 15: with the limit of 12 the fourth completion is cut off. The mean of its group is over all four; its tokens are
+    as if their advantage were 0."""
+    model, rewards = tiny_gpt(vocab_size=6), torch.tensor([1.0, 0, 0, 0, 0, 0, 1, 0])
+    rollout = eight(model)
+    assert rollout.finished.tolist() == [True] * 3 + [False] + [True] * 4
+    advantages = make(model, overlong_filter=True).advantages(rollout, rewards)[:, 0]
+    assert advantages.tolist() == pytest.approx((group_advantages(rewards, 4) * rollout.finished).tolist())
+    filtered = gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards, overlong_filter=True)[0]
+    rollout.finished[3] = True
+    assert any(not torch.allclose(a, b) for a, b in zip(filtered, gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards)[0]))
+
+
+def test_the_reference_is_renewed_every_so_many_steps():
+    """After two steps the reference is the policy of that moment; a restored algorithm knows how far it was."""
+    rewards = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0])
+    algorithm = make(tiny_gpt(vocab_size=6), renew_reference=2)
+    same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+    start = copy.deepcopy(algorithm.reference)
+    for _ in range(2):
+        algorithm.update(eight(algorithm.policy), rewards)
+    moved = copy.deepcopy(algorithm.policy)
+    assert same(algorithm.reference, start)
+    restored = make(copy.deepcopy(algorithm.policy), renew_reference=2)
+    restored.load_state_dict(copy.deepcopy(algorithm.state_dict()))
+    for each in (algorithm, restored):
+        each.update(eight(each.policy), rewards)
+        assert same(each.reference, moved)
+    older = {name: value for name, value in algorithm.state_dict().items() if name != "steps"}
+    restored.load_state_dict(older)  # a checkpoint from before steps were counted
+    assert restored.steps == 0

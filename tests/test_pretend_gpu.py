@@ -1,5 +1,5 @@
-"""What can be known of a GPU without one: nothing mixes devices, nothing is asked inside of a captured step, and how often the
-host waits for the device is a number that is written down here."""
+"""What can be known of a GPU without one: nothing mixes devices, nothing is asked inside of a captured
+step, and how often the host waits for the device is a number that is written down here."""
 import inspect
 import random
 import textwrap
@@ -53,8 +53,8 @@ def small():
 
 
 def update(name, **settings):
-    """A batch with algorithm `name` -> (optimizer steps, questions) of its update, those of its own sampling left out. Asserts that
-    nothing was wrong."""
+    """A batch with algorithm `name` -> (optimizer steps, questions) of its update, those of its own
+    sampling left out. Asserts that nothing was wrong."""
     cls, row = catalogue.find(name)
     known = {f.name for f in fields(cls.Config)}
     given = {"prompts": 4, "group_size": 4, "critic_warmup": 0} | row | settings
@@ -69,7 +69,8 @@ def update(name, **settings):
 
 
 def check_update(name):
-    """The questions of an update are a constant, and so many for each optimizer step; the micro-batches ask nothing."""
+    """The questions of an update are a constant, and so many for each optimizer step; the micro-batches
+    ask nothing."""
     for settings in ({"micro_batch": 16}, {"micro_batch": 4}, {"micro_batch": 16, "epochs": 3}):
         updates, questions = update(name, **settings)
         assert updates > 0 and questions == ASKED[name] + PER_STEP[name] * updates, (settings, updates, questions)

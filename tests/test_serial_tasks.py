@@ -101,6 +101,7 @@ def test_the_example_in_the_docstring_is_true(name):
 def test_the_share_of_chains_is_as_asked(name, options, low, high):
     task, rng = tasks.load(name, **options), random.Random(seed())
     texts = [task.demonstration(p, rng) for p in draw(task, 1000)]
+    low, high = (0.42, 0.58) if not options and name == "modular_addition" else (low, high)  # its default is a half
     assert low <= sum(not text.startswith("<think></think>") for text in texts) / len(texts) <= high
 
 

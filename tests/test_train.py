@@ -63,13 +63,18 @@ def log(folder):
     return [{name: v for name, v in line.items() if name not in ("seconds", "tokens_per_second")} for line in lines]
 
 
+def trained_on(folder):
+    """The lines of rollouts.jsonl that are about training. Those of the looks depend on where a run was stopped: it looks at its end."""
+    return [line for line in (folder / "rollouts.jsonl").read_text().splitlines() if '"kind": "train"' in line]
+
+
 def weights(folder):
     return checkpoint.load(folder)["model"]
 
 
 def assert_same_run(a, b):
     """Bit by bit."""
-    assert log(a) == log(b)
+    assert log(a) == log(b) and trained_on(a) == trained_on(b) != []
     ours, theirs = weights(a), weights(b)
     assert ours.keys() == theirs.keys() and all(torch.equal(w, theirs[name]) for name, w in ours.items())
 
@@ -101,6 +106,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(runs, straight, monkeypat
         if run.step == 3:
             run.append("metrics.jsonl", '{"step": 4, "rew')
             run.append("samples.txt", "=== step 3\nUse")
+            run.append("rollouts.jsonl", '{"step": 4, "ki')
             raise RuntimeError("power cut")
         return original(run)
 
@@ -213,14 +219,16 @@ def dealt(monkeypatch):
 
 
 @pytest.mark.parametrize("algo", catalogue.names())
-def test_every_algorithm_runs_through_the_loop(runs, algo, dealt):
+def test_every_algorithm_runs_through_the_loop(runs, algo, dealt, straight):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
-    out, more = runs / f"two-steps-{algo}", ["--critic-warmup", "0"] * (algo == "ppo")
+    needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"]}
+    out, more = runs / f"two-steps-{algo}", map(str, needs.get(algo, []))
     train.main([*TINY, *more, "--algo", algo, "--steps", "2", "--out", str(out)])
     lines, summary = log(out), json.loads((out / "summary.json").read_text())
     assert [line["step"] for line in lines] == [1, 2] and lines[-1]["updates"] == summary["updates"] > 0
     assert all(math.isfinite(line[name]) for line in lines for name in line)
     assert 0 <= summary["after"]["pass@1"] <= 1 and checkpoint.load_run(out)[2]["algo"] == algo
+    assert len(trained_on(out)) >= 2 and (out / "run.html").stat().st_size < 5e6
 
 
 def waits(state):
@@ -233,12 +241,24 @@ def waits(state):
     ("dpo", "--iterative --mini-batches 2", lambda state: True),
     ("star", "--mini-batches 2", lambda state: True),
     ("vineppo", "--mini-batches 2", lambda state: True),
+    ("cispo", "--curriculum priority --renew-reference 2 --beta 0.1", lambda state: state["steps"] == 3),
+    ("cov", "", lambda state: True),
+    ("cov", "--cov clip --cov-low -10 --clip-share 0.1", lambda state: True),
+    ("distill", "--teacher STRAIGHT", lambda state: True),
+    ("distill", "--teacher STRAIGHT --divergence forward", lambda state: True),
+    ("sdpo", "", lambda state: "teacher" in state),
+    ("prime", "", lambda state: {"prm", "prm_optimizer"} <= state.keys()),
+    ("bond", "--anchor-rate 0.3", lambda state: "anchor" in state),
+    ("rm_rl", "--judges 2 --judge-steps 2 --fresh-judge 2", lambda state: "judges" in state),
+    ("offpolicy", "--stale-steps 2 --mismatch ratio", lambda state: len(state["queue"]) == 2),
+    ("offpolicy", "--sampler-dtype bfloat16", lambda state: True),
 ], ids=lambda x: x if isinstance(x, str) and x and "-" not in x else "")
-def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept, dealt):
+def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept, dealt, straight):
     """Trap 25: the critic and its optimizer, a beta that has moved, groups that wait. `kept`: there is something of it to lose.
     Three of four groups are mixed in each step: DAPO trains in steps 2, 4 and 6, and after step 3 three groups wait."""
     dealt.groups = 3
-    argv, names = [*TINY, *flags.split(), "--algo", algo], (runs / f"{algo}-straight", runs / f"{algo}-resumed")
+    argv, name = [*TINY, *flags.replace("STRAIGHT", str(straight)).split(), "--algo", algo], f"{algo}{len(flags)}"
+    names = (runs / f"{name}-straight", runs / f"{name}-resumed")
     train.main([*argv, "--steps", "6", "--out", str(names[0])])
     train.main([*argv, "--steps", "3", "--out", str(names[1])])
     assert len(log(names[1])) == 3 and kept(checkpoint.load(names[1])["algorithm"])
@@ -276,6 +296,46 @@ def test_training_on_a_few_problems_uses_no_others(runs, monkeypatch):
     assert len(steps) == 3 and set.union(*steps) == {problem.prompt for problem in few.train_problems}
     fresh = [*TINY, "--train-problems", "0", "--steps", "3", "--out", str(runs / "fresh-ones")]
     assert len(set.union(*prompts_of_each_step(monkeypatch, lambda: train.main(fresh)))) > 3
+
+
+# ---- a curriculum, and a schedule for the learning rate
+
+def test_problems_that_are_known_are_kept_as_often_as_the_curriculum_says(runs, monkeypatch):
+    """Two problems, one always solved, one never: with 1 - p as the chance, the first comes once in twenty of its draws."""
+    run = start.start([*TINY, "--train-problems", "2", "--curriculum", "priority", "--steps", "0", "--out", str(runs / "curriculum")])
+    solved, open_one = run.train_problems = fixed_problems(run.task, "val", 2)
+    assert {problem.key for problem in run.draw(50)} == {solved.key, open_one.key}  # unknown: all are kept
+    run.remember([solved] * 4 + [open_one] * 4, torch.tensor([1.0] * 4 + [0.0] * 4))
+    share = sum(problem is solved for problem in run.draw(4000)) / 4000
+    assert share == pytest.approx(0.05 / 1.05, abs=0.02)
+    run.remember([open_one] * 4, torch.tensor([1.0, 1.0, 0.0, 0.0]))  # what was seen last counts
+    assert run.solved == {repr(solved.key): 1.0, repr(open_one.key): 0.5}
+
+
+def test_without_a_curriculum_nothing_is_remembered_and_no_random_number_is_drawn(straight):
+    run = start.start(["--resume", str(straight), "--steps", "4"])
+    run.remember(run.draw(3), torch.ones(3))
+    assert run.solved == {}
+
+
+@pytest.mark.parametrize("schedule, rates", [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25]),
+                                             ("cosine", [1, 0.853553, 0.5, 0.146447])])
+def test_the_learning_rate_follows_its_schedule(runs, monkeypatch, schedule, rates):
+    """Of four steps; all optimizers of the method, the critic's too."""
+    seen, original = [], train.count
+    monkeypatch.setattr(train, "count", lambda run, *more: seen.append((run.method.actor_optimizer.rates, run.method.critic_optimizer.rates))
+                        or original(run, *more))
+    train.main([*TINY, "--algo", "ppo", "--lr", "0.5", "--critic-lr", "0.25", "--lr-schedule", schedule, "--steps", "4",
+                "--out", str(runs / f"rates-{schedule}")])
+    for step, rate in zip(seen, rates):
+        assert step == (pytest.approx([0.5 * rate], abs=1e-6), pytest.approx([0.25 * rate], abs=1e-6))
+
+
+def test_a_schedule_ends_with_the_tokens_if_they_end_first(runs):
+    run = start.start([*TINY, "--lr", "0.5", "--lr-schedule", "linear", "--steps", "1000", "--token-budget", "100", "--out", str(runs / "end")])
+    run.step, run.tokens = 10, 75
+    run.set_rates()
+    assert run.method.optimizer.rates == [0.125]
 
 
 # ---- what a run leaves

@@ -1,5 +1,6 @@
-"""TRL's GRPOTrainer beside ours: the same advantages, the same loss and the same gradient on the same batch; two processes train. All of
-it only where TRL is installed (pip install transformers==5.23.0 trl==1.16.0)."""
+"""TRL's GRPOTrainer beside ours: the same advantages, the same loss and the same gradient on the same
+batch; two processes train. All of it only where TRL is installed (pip install transformers==5.23.0
+trl==1.16.0)."""
 import json
 import os
 import pathlib
@@ -40,8 +41,8 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=AGGREGATION)
 def batches(request, exported, tmp_path_factory):
-    """-> (loss type, batches): what TRL's trainer saw and computed in four passes over two batches, the second one of each with a
-    policy that has moved."""
+    """-> (loss type, batches): what TRL's trainer saw and computed in four passes over two batches, the
+    second one of each with a policy that has moved."""
     trl = pytest.importorskip("trl")
     import datasets
     import transformers
@@ -77,8 +78,8 @@ def batches(request, exported, tmp_path_factory):
 
 
 def test_their_advantages_are_ours_up_to_a_constant(batches):
-    """They divide by the sample's standard deviation, we by the population's: sqrt(G / (G - 1)) between them, for every group. And
-    they add 1e-4 to it."""
+    """They divide by the sample's standard deviation, we by the population's: sqrt(G / (G - 1)) between
+    them, for every group. And they add 1e-4 to it."""
     loss_type, seen = batches
     factor = 1.0 if loss_type == "dr_grpo" else (G / (G - 1)) ** 0.5
     compared = 0
