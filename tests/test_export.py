@@ -187,7 +187,7 @@ def test_their_tokenizer_encodes_and_decodes_like_ours(name, tmp_path):
 
 def test_transformers_gives_our_logits_and_our_greedy_answers(exported, theirs):
     """200 prompts of mixed lengths, padded on the left as transformers wants it."""
-    (folder, model, task), (llama, tokenizer) = exported, theirs
+    (_, model, task), (llama, tokenizer) = exported, theirs
     tokens = torch.randint(task.tokenizer.n_vocab, (4, model.config.block_size), generator=seeded())
     with torch.no_grad():
         assert (llama(tokens).logits - model(tokens)).abs().max() < 1e-5 * model(tokens).abs().max()
