@@ -1,16 +1,18 @@
 """A run as a folder of Hugging Face, for engines that are larger than this project; and back.
 
-    python export.py runs/countdown-0 exported              config, weights, tokenizer, generation settings, model card
-    python train.py --algo grpo --task countdown --init exported        goes on from such a folder; evaluate.py and search.py read it too
+    python export.py runs/countdown-0 exported
+    python train.py --algo grpo --task countdown --init exported     evaluate.py and search.py read it too
 
-The folder loads with `AutoModelForCausalLM` and `AutoTokenizer`, and gives the same logits. Nothing has to be installed to write it:
-the formats are JSON and a list of bytes (plumbing/hugging_face.py).
+The folder loads with `AutoModelForCausalLM` and `AutoTokenizer`, and gives the same logits. Nothing has
+to be installed to write it: the formats are JSON and a list of bytes (plumbing/hugging_face.py).
 
-The tokenizer: a word of the task's vocabulary is a token, so what cuts a text into words is all there is to it: the pattern of
-tasks/tokenizer.py, longest first. A piece outside of the vocabulary is an error there as here. What differs: <|eos|> and <|pad|>
-written out in a text are read as the special tokens.
+The tokenizer: a word of the task's vocabulary is a token, so what cuts a text into words is all there
+is to it: the pattern of tasks/tokenizer.py, longest first. A piece outside of the vocabulary is an
+error there as here. What differs: <|eos|> and <|pad|> written out in a text are read as the special
+tokens.
 
-What does not come along: the critic of PPO, optimizers, and the state of the random numbers. To go on bit by bit, --resume the run.
+What does not come along: the critic of PPO, optimizers, and the state of the random numbers. To go on
+bit by bit, --resume the run.
 """
 import json
 import pathlib
@@ -48,27 +50,31 @@ What it scored in its own run:
 {report}
 ```
 
-Context: {block_size} tokens, of which {max_new_tokens} for the completion. Settings of the task: {options}. Arithmetic: float32.
+Context: {block_size} tokens, of which {max_new_tokens} for the completion. Arithmetic: float32.
+Settings of the task: {options}.
 """
 
 
 def tokenizer_json(tokenizer):
     """tasks.tokenizer.Tokenizer -> a tokenizer.json (dict) for the library `tokenizers`."""
     words = {tokenizer.decode([i]): i for i in range(tokenizer.n_vocab)}
-    special = [{"id": words[word], "content": word, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-                "special": True} for word in (PAD, EOS)]
-    cut = {"type": "Split", "pattern": {"Regex": tokenizer.pieces.pattern}, "behavior": "Isolated", "invert": False}
+    special = [{"id": words[word], "content": word, "single_word": False, "lstrip": False, "rstrip": False,
+                "normalized": False, "special": True} for word in (PAD, EOS)]
+    cut = {"type": "Split", "pattern": {"Regex": tokenizer.pieces.pattern}, "behavior": "Isolated",
+           "invert": False}
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
             "pre_tokenizer": cut, "post_processor": None, "decoder": {"type": "Fuse"},
-            "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}}  # not in the vocabulary: an unknown piece is an error
+            # "<unk>" is not in the vocabulary: an unknown piece is an error.
+            "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}}
 
 
 def write_folder(folder, model, task, config, summary=None):
-    """The whole folder. config: of the run, a dict; summary: its summary.json, a dict, if there is one."""
+    """The whole folder. config: of the run; summary: its summary.json, if there is one; both are dicts."""
     limit = config["max_new_tokens"] or task.max_new_tokens
     fields, weights = hugging_face.to_llama(model)
+    kept = {name: config[name] for name in ("task", "dtype", "max_new_tokens")}
     ours = {"task": {"name": task.name, "options": asdict(task.options)},
-            "config": {name: config[name] for name in ("task", "dtype", "max_new_tokens")} | {"algo": "sft"}}  # no critic comes along
+            "config": kept | {"algo": "sft"}}  # whatever made it: no critic comes along
     special = {"eos_token_id": task.tokenizer.eos, "pad_token_id": task.tokenizer.pad, "bos_token_id": None}
     problem = fixed_problems(task, "val", 1)[0]
     card = CARD.format(task=task.name, algo=config["algo"], parameters=sum(p.numel() for p in model.parameters()),
@@ -80,9 +86,11 @@ def write_folder(folder, model, task, config, summary=None):
                                        "padding_side": "left", "clean_up_tokenization_spaces": False,
                                        "model_input_names": ["input_ids", "attention_mask"],
                                        "model_max_length": model.config.block_size},
-             "generation_config.json": special | {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": limit}}
+             "generation_config.json": special | {"do_sample": True, "temperature": 1.0, "top_k": 0,
+                                                  "top_p": 1.0, "max_new_tokens": limit}}
     for name, content in files.items():
-        checkpoint.write_aside(folder / name, lambda file: file.write(json.dumps(content, indent=2).encode() + b"\n"))
+        text = json.dumps(content, indent=2) + "\n"
+        checkpoint.write_aside(folder / name, lambda file: file.write(text.encode()))
     checkpoint.write_aside(folder / "README.md", lambda file: file.write(card.encode()))
     checkpoint.write_aside(folder / "model.safetensors", lambda file: hugging_face.write_safetensors(file, weights))
 

@@ -3,7 +3,8 @@
     python bench/gpu.py                    writes docs/gpu.md, and says what it could not do
     python bench/gpu.py --minutes 4        what fits into four
 
-The parts, in the order of what is most wanted; the page is written anew after each, so that a stop loses nothing:
+The parts, in the order of what is most wanted; the page is written anew after each, so that a stop
+loses nothing:
 
     the tests that need CUDA     what the CPU can only pretend: graphs, low precision
     the main job                 train.py from nothing to its summary; wanted: under 60 s
@@ -15,9 +16,9 @@ The parts, in the order of what is most wanted; the page is written anew after e
     transformers and TRL         bench/speed.py --peers, where they are installed
     all tests                    in the time that is left
 
-Each part has a limit of its own. One that fails, or for which no time is left, is a line in the page and stops nothing. Without CUDA
-there is nothing to measure: one line, exit status 2. The parts that run in this process take any device and any size: their code is
-tested on a CPU.
+Each part has a limit of its own. One that fails, or for which no time is left, is a line in the page
+and stops nothing. Without CUDA there is nothing to measure: one line, exit status 2. The parts that run
+in this process take any device and any size: their code is tested on a CPU.
 """
 import itertools
 import json
@@ -66,7 +67,8 @@ def prompts_of(task, rows):
 
 
 def median_seconds(function, device, repeats):
-    """-> (median seconds, the last result). Called twice before: what is captured is captured at the second call."""
+    """-> (median seconds, the last result). Called twice before: what is captured is captured at the
+    second call."""
     function(), function()
     results = [timed(function, device) for _ in range(repeats)]
     return statistics.median(seconds for seconds, _ in results), results[-1][1]
@@ -90,13 +92,18 @@ def peak(device, function):
 def step_parts(model, device, rows, repeats):
     """Where a step of GRPO goes -> {part: median seconds}, tokens sampled."""
     task = Words()
-    algorithm = GRPO(model, task, GRPOConfig(group_size=GROUP, lr=LR, micro_batch=rows), torch.Generator(device).manual_seed(0))
-    problems, seen = fixed_problems(task, "train", rows // GROUP), {"sampling": [], "decoding and judging": [], "update": []}
+    config, generator = GRPOConfig(group_size=GROUP, lr=LR, micro_batch=rows), torch.Generator(device).manual_seed(0)
+    algorithm, problems = GRPO(model, task, config, generator), fixed_problems(task, "train", rows // GROUP)
+    seen = {"sampling": [], "decoding and judging": [], "update": []}
+
+    def judge(rollout):
+        texts = rollout.completions(task.tokenizer)
+        return rule_rewards(task, rollout.problems, texts, rollout.finished.tolist(), RewardConfig())
+
     for _ in range(repeats + 2):
         seconds, rollout = timed(lambda: algorithm.collect(problems), device)
         seen["sampling"].append(seconds)
-        judge = lambda: rule_rewards(task, rollout.problems, rollout.completions(task.tokenizer), rollout.finished.tolist(), RewardConfig())
-        seconds, (rewards, _) = timed(judge, device)
+        seconds, (rewards, _) = timed(lambda: judge(rollout), device)
         seen["decoding and judging"].append(seconds)
         seen["update"].append(timed(lambda: algorithm.update(rollout, rewards), device)[0])
     return {part: statistics.median(seconds[2:]) for part, seconds in seen.items()}, rollout.sampled_tokens
@@ -116,30 +123,38 @@ def capture_against_eager(device, c):
         for name, captured in (("captured", (device.type,)), ("eager", ())):
             buffers.CAPTURE, buffers.KEPT = captured if device.type == "cuda" else kinds, {}
             for lengths, eos in (("uneven", task.tokenizer.eos), ("to the end", None)):
-                run = lambda: generate(model, prompts, task.max_new_tokens, eos=eos, generator=torch.Generator(device).manual_seed(0))
+                def run():
+                    generator = torch.Generator(device).manual_seed(0)
+                    return generate(model, prompts, task.max_new_tokens, eos=eos, generator=generator)
+
                 seconds, rollout = median_seconds(run, device, c.repeats)
-                rows.append([name, lengths, f"{rollout.sampled_tokens / seconds:,.0f}", f"{largest_log_ratio(model, rollout):.1e}"])
-            greedy[name] = generate(model, prompts[::GROUP], task.max_new_tokens, 0.0, eos=task.tokenizer.eos).completions(task.tokenizer)
+                rate, apart = rollout.sampled_tokens / seconds, largest_log_ratio(model, rollout)
+                rows.append([name, lengths, f"{rate:,.0f}", f"{apart:.1e}"])
+            likeliest = generate(model, prompts[::GROUP], task.max_new_tokens, 0.0, eos=task.tokenizer.eos)
+            greedy[name] = likeliest.completions(task.tokenizer)
     finally:
         buffers.CAPTURE, buffers.KEPT = kinds, {}
     same = sum(a == b for a, b in zip(greedy["captured"], greedy["eager"]))
-    return table(["decoding", "lengths", "tokens/s", "largest log-ratio"], rows) + f"\n\nGreedy answers equal: {same} of {len(greedy['eager'])}."
+    return (table(["decoding", "lengths", "tokens/s", "largest log-ratio"], rows)
+            + f"\n\nGreedy answers equal: {same} of {len(greedy['eager'])}.")
 
 
 def graphs_over_many_calls(device, c, limit=60.0):
     task, seen, began = Words(), [], time.perf_counter()
     model, prompts, most = untrained(task, device=device), prompts_of(task, c.rows), task.max_new_tokens
-    sizes = itertools.cycle([(c.rows, most), (c.rows // 2, most // 2), (16, most), (c.rows, most // 4)])  # rows and limits, over and over
-    buffers.KEPT = {}
+    # Rows and limits, over and over.
+    sizes = itertools.cycle([(c.rows, most), (c.rows // 2, most // 2), (16, most), (c.rows, most // 4)])
+    buffers.KEPT, stopped = {}, ""
     for call in range(1, c.calls + 1):
         if time.perf_counter() - began > limit:
-            return table(["calls of generate", "graphs", "MiB reserved"], seen) + f"\n\nStopped after {call - 1} calls, {limit:.0f} s."
+            stopped = f"\n\nStopped after {call - 1} calls, {limit:.0f} s."
+            break
         rows, new = next(sizes)
         generate(model, prompts[:rows], new, eos=task.tokenizer.eos)
         if call in {max(1, c.calls // 100), max(1, c.calls // 10), c.calls // 2, c.calls}:
             graphs = sum(len(getattr(kept, "graphs", ())) for kept in buffers.KEPT.values())
             seen.append([str(call), str(graphs), f"{memory(device):,.0f}"])
-    return table(["calls of generate", "graphs", "MiB reserved"], seen)
+    return table(["calls of generate", "graphs", "MiB reserved"], seen) + stopped
 
 
 def low_precision(device, c):
@@ -147,10 +162,11 @@ def low_precision(device, c):
     for dtype in (torch.float32, torch.bfloat16):
         model, prompts = untrained(task, device=device), prompts_of(task, c.rows)
         model.compute_dtype = dtype
-        seconds, rollout = median_seconds(lambda: generate(model, prompts, task.max_new_tokens, eos=task.tokenizer.eos), device, c.repeats)
-        apart = largest_log_ratio(model, rollout)
+        run = lambda: generate(model, prompts, task.max_new_tokens, eos=task.tokenizer.eos)
+        seconds, rollout = median_seconds(run, device, c.repeats)
+        rate, apart = rollout.sampled_tokens / seconds, largest_log_ratio(model, rollout)
         parts, _ = step_parts(model, device, c.rows, c.repeats)
-        rows.append([str(dtype).removeprefix("torch."), f"{rollout.sampled_tokens / seconds:,.0f}", f"{parts['update']:.3f}", f"{apart:.1e}"])
+        rows.append([str(dtype).removeprefix("torch."), f"{rate:,.0f}", f"{parts['update']:.3f}", f"{apart:.1e}"])
     return table(["computed in", "tokens/s sampled", "seconds an update", "largest log-ratio"], rows)
 
 
@@ -173,9 +189,11 @@ def larger_model(device, c, shape=LARGER):
 # ------------------------------------------------------------------------------------------------- what other commands measure
 
 def output_of(command, limit):
-    """Run a command for at most `limit` seconds -> (exit status or None if it was stopped, what it wrote)."""
+    """Run a command for at most `limit` seconds -> (exit status or None if it was stopped, what it
+    wrote)."""
     try:
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, text=True, timeout=limit,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.returncode, done.stdout
     except subprocess.TimeoutExpired as stopped:
         text = stopped.stdout or b""
@@ -194,20 +212,22 @@ def quoted(command, limit, lines):
 def main_job(limit):
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        status, text = output_of(["train.py", "--algo", "grpo", "--task", "countdown", "--device", "cuda", "--fresh", "--out", f"{folder}/run"], limit)
+        command = "train.py --algo grpo --task countdown --device cuda --fresh --out".split()
+        status, text = output_of([*command, f"{folder}/run"], limit)
         seconds, summary = time.perf_counter() - started, pathlib.Path(folder, "run", "summary.json")
         if status != 0 or not summary.exists():
             raise RuntimeError(f"not done after {seconds:.0f} s" if status is None else text.strip().splitlines()[-1])
         found = json.loads(summary.read_text())
-    rows = [[name, f"{found['seconds'][name]:.0f}"] for name in ("warm_start", "rl", "evaluation")] + [["whole command", f"{seconds:.0f}"]]
-    return table(["main job, seed 0", "seconds"], rows) + (
+    rows = [[name, f"{found['seconds'][name]:.0f}"] for name in ("warm_start", "rl", "evaluation")]
+    return table(["main job, seed 0", "seconds"], [*rows, ["whole command", f"{seconds:.0f}"]]) + (
         f"\n\nWanted: under 60 s. pass@1 on test {found['before']['pass@1']:.3f} before, {found['after']['pass@1']:.3f} after.")
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
 
 def plan(device, c):
-    """The parts -> list of (title, the command that does it alone or "", the most seconds it may take, a function of these seconds)."""
+    """The parts -> list of (title, the command that does it alone or "", the most seconds it may take,
+    a function of these seconds)."""
     here = lambda part: lambda limit: part(device, c)
     tests = ["-m", "pytest", "-p", "no:cacheprovider"]
     return [("The tests that need CUDA", "python -m pytest -k cuda", 90, lambda limit: quoted([*tests, "-k", "cuda"], limit, 4)),
@@ -223,8 +243,8 @@ def plan(device, c):
 
 
 def run_plan(parts, seconds, write, clock=time.perf_counter):
-    """Do the parts one after the other, each only if its time is left -> list of (title, command, text, seconds), also handed to `write`
-    after each. The last one takes what is left."""
+    """Do the parts one after the other, each only if its time is left -> list of (title, command, text,
+    seconds), also handed to `write` after each. The last one takes what is left."""
     began, done = clock(), []
     for i, (title, command, needs, part) in enumerate(parts):
         left, started = seconds - (clock() - began), clock()

@@ -1,8 +1,10 @@
-"""The arithmetic of larger models: what GRPO with AdamW needs and how fast it could be, on 1, 8 and 64 GPUs.
+"""The arithmetic of larger models: what GRPO with AdamW needs and how fast it could be, on 1, 8 and 64
+GPUs.
 
     python examples/scaling.py            prints the table of docs/scaling.md
 
-P parameters, L layers, w the width of the keys (heads of keys x channels), N GPUs with M bytes of memory, F operations/s, B bytes/s:
+P parameters, L layers, w the width of the keys (heads of keys x channels), N GPUs with M bytes of
+memory, F operations/s, B bytes/s:
 
     states       16 P / N                  bytes a GPU: weights and gradient in bfloat16 (2 + 2), float32 copy and two moments (4 + 8),
                                            sharded over all GPUs (ZeRO, arXiv:1910.02054, section 3.1)
@@ -14,11 +16,12 @@ P parameters, L layers, w the width of the keys (heads of keys x channels), N GP
     train        8 P / (u F)               seconds a token: forward 2 P, backward 4 P, and once more forward, for activations are not kept
     step         tokens (decode / rows + train) / N
 
-e = 0.6 and u = 0.4 are the shares of the peaks that good engines reach; they are assumed, not measured. What is left out: the prompt, rows
-that end early, the exchange of weights and gradients, judging. So these are the times that one cannot get below by much.
+e = 0.6 and u = 0.4 are the shares of the peaks that good engines reach; they are assumed, not measured.
+What is left out: the prompt, rows that end early, the exchange of weights and gradients, judging. So
+these are the times that one cannot get below by much.
 
-Sources. GPUs: NVIDIA's data sheets, https://www.nvidia.com/en-us/data-center/h200/ and h100/ (SXM; dense bfloat16). Shapes: Qwen2.5,
-arXiv:2412.15115, table 1, and the model cards.
+Sources. GPUs: NVIDIA's data sheets, https://www.nvidia.com/en-us/data-center/h200/ and h100/ (SXM;
+dense bfloat16). Shapes: Qwen2.5, arXiv:2412.15115, table 1, and the model cards.
 """
 GPUS = {"H100": {"M": 80e9, "F": 989e12, "B": 3.35e12}, "H200": {"M": 141e9, "F": 989e12, "B": 4.8e12}}
 MODELS = {"0.5 B": {"P": 0.49e9, "L": 24, "w": 2 * 64}, "7 B": {"P": 7.61e9, "L": 28, "w": 4 * 128}}
@@ -27,8 +30,8 @@ e, u = 0.6, 0.4
 
 
 def needs(P, L, w, M, F, B, N):
-    """-> dict, by the letters above: states, sampler and room (bytes a GPU), rows a GPU, decode and train (tokens/s of all GPUs), step
-    (seconds). No rows: it does not fit.
+    """-> dict, by the letters above: states, sampler and room (bytes a GPU), rows a GPU, decode and
+    train (tokens/s of all GPUs), step (seconds). No rows: it does not fit.
 
     >>> tiny = needs(P=1e9, L=10, w=100, M=100e9, F=1e15, B=1e12, N=1)
     >>> tiny["states"], tiny["sampler"], round(tiny["room"] / 1e9, 3)                      # 90 - 16 - 2 - 8

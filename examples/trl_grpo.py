@@ -6,11 +6,12 @@
     torchrun --nproc-per-node 2 examples/trl_grpo.py exported trained                    two, without any (see below)
     python train.py --algo grpo --init trained                                           and back
 
-The policy is the exported one, the problems and the rule are those of its task. Each process holds the whole model, writes its share of
-the completions and reads its share of the gradient; the gradients are averaged before the step. So a step sees --prompts problems,
-however many processes there are. On CPUs `accelerate launch` needs mpirun for more than one process; torchrun, which it calls on GPUs,
-does without. A pretrained model takes the same path: give its folder to GRPOTrainer and put an instruction in
-front of each prompt; the reward function stays.
+The policy is the exported one, the problems and the rule are those of its task. Each process holds the
+whole model, writes its share of the completions and reads its share of the gradient; the gradients are
+averaged before the step. So a step sees --prompts problems, however many processes there are. On CPUs
+`accelerate launch` needs mpirun for more than one process; torchrun, which it calls on GPUs, does
+without. A pretrained model takes the same path: give its folder to GRPOTrainer and put an instruction
+in front of each prompt; the reward function stays.
 
 What carries over, and what does not: docs/scaling.md.
 """
@@ -46,13 +47,17 @@ def training_arguments(out, c, task, processes, cpu):
     import trl
     rows = c.prompts * c.group_size
     if rows % (processes * c.micro_batches):
-        raise InputError(f"--prompts {c.prompts}: {rows} rows cannot be shared by {processes} processes x {c.micro_batches} micro-batches")
+        raise InputError(f"--prompts {c.prompts}: {rows} rows cannot be shared by {processes} processes x "
+                         f"{c.micro_batches} micro-batches")
     return trl.GRPOConfig(
         output_dir=str(out), use_cpu=cpu, seed=c.seed, max_steps=c.steps, num_generations=c.group_size,
         per_device_train_batch_size=rows // processes // c.micro_batches, gradient_accumulation_steps=c.micro_batches,
-        max_completion_length=task.max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,          # what is sampled from is what is trained
-        loss_type="grpo", scale_rewards="group", num_iterations=1, beta=0.0,                     # grpo.TABLE["grpo"]
-        learning_rate=c.lr, lr_scheduler_type="constant", optim="adamw_torch_fused", adam_beta2=0.95, weight_decay=0.0, max_grad_norm=1.0,
+        # what is sampled from is what is trained
+        max_completion_length=task.max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,
+        # grpo.TABLE["grpo"], and the optimizer of model.make_optimizer
+        loss_type="grpo", scale_rewards="group", num_iterations=1, beta=0.0,
+        learning_rate=c.lr, lr_scheduler_type="constant", optim="adamw_torch_fused", adam_beta2=0.95,
+        weight_decay=0.0, max_grad_norm=1.0,
         bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_steps=10)
 
 
@@ -75,8 +80,8 @@ def main(argv=None):
     rng = random.Random(f"data set {c.seed}")
     rows = [row(task, task.sample_problem(rng, "train"), rng) for _ in range(c.problems)]
     tokenizer = transformers.AutoTokenizer.from_pretrained(policy)
-    trainer = trl.GRPOTrainer(transformers.AutoModelForCausalLM.from_pretrained(policy), rule_reward(task, tokenizer.eos_token_id),
-                              arguments, datasets.Dataset.from_list(rows), processing_class=tokenizer)
+    model, rule = transformers.AutoModelForCausalLM.from_pretrained(policy), rule_reward(task, tokenizer.eos_token_id)
+    trainer = trl.GRPOTrainer(model, rule, arguments, datasets.Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
     trainer.save_model(given["out"])  # the first process writes
     if trainer.accelerator.is_main_process:

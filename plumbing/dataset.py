@@ -1,4 +1,5 @@
-"""A task outside of this project: its problems as rows of a data set, and its rule as a reward function.
+"""A task outside of this project: its problems as rows of a data set, and its rule as a reward
+function.
 
 A row has the columns that TRL looks for, and two from which the problem can be made again:
 
@@ -7,8 +8,8 @@ A row has the columns that TRL looks for, and two from which the problem can be 
     right        whether the rule accepts it
     answer, key  the true answer and the key of the problem, as JSON texts
 
-`rule_reward(task)` gives the function that goes with them. Whatever writes the completions, a model of ours or a pretrained one of
-any size, is judged by the same rule as in train.py.
+`rule_reward(task)` gives the function that goes with them. Whatever writes the completions, a model of
+ours or a pretrained one of any size, is judged by the same rule as in train.py.
 """
 import json
 
@@ -23,7 +24,8 @@ def row(task, problem, rng):
 
 
 def problem_of(prompt, answer, key):
-    """The columns of a row -> the Problem. JSON knows no tuples, and a key is one, with all that is in it.
+    """The columns of a row -> the Problem. JSON knows no tuples, and a key is one, with all that is in
+    it.
 
     >>> problem_of("Use 1, 2 to make 3.\\n", "3", '["countdown", 1, 2, 3]').key
     ('countdown', 1, 2, 3)
@@ -33,11 +35,12 @@ def problem_of(prompt, answer, key):
 
 
 def rule_reward(task, eos=None):
-    """The rule of a task as a reward function of TRL: `reward(completions, answer=..., key=..., ...) -> list of B floats`, 1 or 0.
+    """The rule of a task as a reward function of TRL: `reward(completions, answer=..., key=..., ...) ->
+    list of B floats`, 1 or 0.
 
-    completions: B texts, or B conversations whose last message counts. Columns of the data set come as lists of B. eos: the id
-    that ends a completion: one whose completion_ids do not end in it ran out of tokens and earns 0, as in rewards.py. None:
-    whatever was written counts.
+    completions: B texts, or B conversations whose last message counts. Columns of the data set come as
+    lists of B. eos: the id that ends a completion: one whose completion_ids do not end in it ran out of
+    tokens and earns 0, as in rewards.py. None: whatever was written counts.
     """
     def reward(completions, answer, key, prompts=None, completion_ids=None, **columns):
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]

@@ -1,14 +1,17 @@
-"""A model in the files of Hugging Face, there and back: config.json and model.safetensors, as a `LlamaForCausalLM` has them.
+"""A model in the files of Hugging Face, there and back: config.json and model.safetensors, as a
+`LlamaForCausalLM` has them.
 
-Our GPT is a Llama with tied embeddings; only names differ, and one order. RoPE turns pairs of channels, and channel i of
-a head is paired with its neighbour in ours (one complex number), with channel i + D/2 in theirs (two halves):
+Our GPT is a Llama with tied embeddings; only names differ, and one order. RoPE turns pairs of channels,
+and channel i of a head is paired with its neighbour in ours (one complex number), with channel i + D/2
+in theirs (two halves):
 
     ours      a0 b0 a1 b1 a2 b2        theirs      a0 a1 a2 b0 b1 b2
 
 So the rows of q and k that make these channels change places; a score q . k does not notice.
 
-The safetensors format: 8 bytes, the length of the header, little-endian; the header, JSON: name -> dtype, shape and where
-its bytes begin and end; then the bytes. Source: https://github.com/huggingface/safetensors
+The safetensors format: 8 bytes, the length of the header, little-endian; the header, JSON: name ->
+dtype, shape and where its bytes begin and end; then the bytes. Source:
+https://github.com/huggingface/safetensors
 """
 import json
 import math
@@ -46,7 +49,8 @@ def names(n_layer):
 
 
 def turned(name, weight, head_dim, how):
-    """`how`, one of the two functions above, on the weights that it is about; the others stay what they are."""
+    """`how`, one of the two functions above, on the weights that it is about; the others stay what they
+    are."""
     return how(weight, head_dim) if name.split(".")[-2] in ROTARY else weight
 
 
@@ -64,8 +68,8 @@ def to_llama(model):
 
 
 def from_llama(fields, state):
-    """What a config.json and a safetensors file hold -> (shape, a dict for GPTConfig; weights by our names). KeyError if
-    something is missing."""
+    """What a config.json and a safetensors file hold -> (shape, a dict for GPTConfig; weights by our
+    names). KeyError if something is missing."""
     shape = {"vocab_size": fields["vocab_size"], "block_size": fields["max_position_embeddings"],
              "n_layer": fields["num_hidden_layers"], "n_head": fields["num_attention_heads"], "n_embd": fields["hidden_size"]}
     groups = fields["num_key_value_heads"]
@@ -103,8 +107,8 @@ def read_safetensors(path):
 
 
 def read_folder(folder):
-    """A folder that export.py wrote, or that transformers saved after it -> what `checkpoint.load` gives. InputError if it is
-    none."""
+    """A folder that export.py wrote, or that transformers saved after it -> what `checkpoint.load`
+    gives. InputError if it is none."""
     try:
         fields = json.loads((folder / "config.json").read_text())
         vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]

@@ -3,8 +3,9 @@
     python -m tasks countdown --jsonl countdown.jsonl --problems 10000
     python -m tasks iterated_squaring --jsonl test.jsonl --problems 500 --split test --p 467
 
-Train problems are drawn as training draws them, so one may come twice. Those of val and test are different ones, the same that
-evaluate.py looks at. The columns, and the rule as a reward function: plumbing/dataset.py.
+Train problems are drawn as training draws them, so one may come twice. Those of val and test are
+different ones, the same that evaluate.py looks at. The columns, and the rule as a reward function:
+plumbing/dataset.py.
 """
 import json
 import pathlib

@@ -6,15 +6,16 @@
     assert not gpu.errors, gpu.errors
     print(gpu.questions)                        # every place where the host waits for the device, and how often
 
-An error is an operation on tensors of two devices, a generator of the wrong one, or a question inside of a captured step. A
-question is whatever makes the host wait: .item(), .tolist(), bool(), .cpu(), nonzero, boolean masks, indices and values that are
-copied from the host.
+An error is an operation on tensors of two devices, a generator of the wrong one, or a question inside
+of a captured step. A question is whatever makes the host wait: .item(), .tolist(), bool(), .cpu(),
+nonzero, boolean masks, indices and values that are copied from the host.
 
-What it does not find: kernels that are missing or slow, memory, numerical differences, questions below Python (inside of an
-optimizer or a backward pass).
+What it does not find: kernels that are missing or slow, memory, numerical differences, questions below
+Python (inside of an optimizer or a backward pass).
 
-How: a TorchFunctionMode sees each call from Python. A storage is on the GPU if it was made there, or computed from what is. A freed
-storage may be followed by another one at the same address, so each result is marked anew.
+How: a TorchFunctionMode sees each call from Python. A storage is on the GPU if it was made there, or
+computed from what is. A freed storage may be followed by another one at the same address, so each
+result is marked anew.
 """
 import collections
 import sys
@@ -72,7 +73,8 @@ class PretendGPU(TorchFunctionMode):
         self.errors, self.questions = collections.Counter(), collections.Counter()
 
     def __enter__(self):
-        """Generators can be made for the device, and steps can be captured: what is replayed is the step itself."""
+        """Generators can be made for the device, and steps can be captured: what is replayed is the
+        step itself."""
         self.real = torch.Generator, buffers.capture, buffers.KEPT
         torch.Generator, buffers.capture, buffers.KEPT = Generator, self.capture, {}
         return super().__enter__()

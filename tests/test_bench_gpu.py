@@ -1,4 +1,5 @@
-"""bench/gpu.py without a GPU: its plan, its page, and each part that it computes itself, on the CPU with tiny sizes."""
+"""bench/gpu.py without a GPU: its plan, its page, and each part that it computes itself, on the CPU
+with tiny sizes."""
 import pathlib
 import subprocess
 import sys

@@ -24,7 +24,8 @@ CONFIG = {"algo": "grpo", "task": "countdown", "dtype": "float32", "max_new_toke
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["4 heads", "4 heads, 2 of keys"])
 def exported(request, tmp_path_factory):
-    """-> (folder, model, task): a run of two layers whose weights are large enough for attention to matter."""
+    """-> (folder, model, task): a run of two layers whose weights are large enough for attention to
+    matter."""
     place, task = tmp_path_factory.mktemp("export"), tasks.load("countdown", attempts=1)
     torch.manual_seed(seed())
     model = GPT(GPTConfig(task.tokenizer.n_vocab, task.max_prompt_tokens + task.max_new_tokens, n_layer=2, n_head=4, n_embd=32,
@@ -39,8 +40,9 @@ def exported(request, tmp_path_factory):
 
 
 def llama(state, fields, tokens):
-    """Llama as transformers computes it, from the files alone: tokens (B, T) -> logits (B, T, V). Rotary positions turn the two
-    halves of a head; a group of query heads shares a head of keys and values."""
+    """Llama as transformers computes it, from the files alone: tokens (B, T) -> logits (B, T, V).
+    Rotary positions turn the two halves of a head; a group of query heads shares a head of keys and
+    values."""
     H, G, D = fields["num_attention_heads"], fields["num_key_value_heads"], fields["head_dim"]
     frequencies = fields["rope_theta"] ** (-torch.arange(0, D, 2) / D)
     angles = torch.outer(torch.arange(tokens.shape[1]), frequencies).repeat(1, 2)  # (T, D)
@@ -185,7 +187,7 @@ def test_their_tokenizer_encodes_and_decodes_like_ours(name, tmp_path):
 
 def test_transformers_gives_our_logits_and_our_greedy_answers(exported, theirs):
     """200 prompts of mixed lengths, padded on the left as transformers wants it."""
-    (folder, model, task), (llama, tokenizer) = exported, theirs
+    (_, model, task), (llama, tokenizer) = exported, theirs
     tokens = torch.randint(task.tokenizer.n_vocab, (4, model.config.block_size), generator=seeded())
     with torch.no_grad():
         assert (llama(tokens).logits - model(tokens)).abs().max() < 1e-5 * model(tokens).abs().max()

@@ -1,5 +1,6 @@
-"""What can be known of a GPU without one: nothing mixes devices, nothing is asked inside of a captured step, and how often the
-host waits for the device is a number that is written down here."""
+"""What can be known of a GPU without one: nothing mixes devices, nothing is asked inside of a captured
+step, and how often the host waits for the device is a number that is written down here."""
+import copy
 import inspect
 import random
 import textwrap
@@ -40,11 +41,14 @@ class Coin(Words):
 
 TASK = Coin()
 PROBLEMS = fixed_problems(TASK, "train", 4)
-# What an update asks of the device beside what its optimizer steps ask: for the metrics, and which rows there are.
-ASKED = {"reinforce": 8, "rloo": 8, "grpo": 8, "dr_grpo": 8, "dapo": 10, "gspo": 8, "maxrl": 8, "ppo": 22, "dpo": 7, "orm": 11, "prm": 11,
-         "rm": 13, "star": 6, "vineppo": 20}
-# And what an optimizer step asks: how long its micro-batches are, and the norm of the gradient of each network that learns.
-PER_STEP = {name: 3 if name == "ppo" else 2 for name in ASKED}
+# What an update asks of the device beside what its optimizer steps ask: for the metrics, and which rows there
+# are. A method that is not named here may ask what it wants, only nothing for a micro-batch.
+ASKED = {"reinforce": 8, "rloo": 8, "grpo": 8, "dr_grpo": 8, "dapo": 10, "gspo": 8, "maxrl": 8, "cispo": 8, "nsr": 8,
+         "wreinforce": 8, "reinforce_pp": 9, "ppo": 22, "dpo": 7, "orm": 11, "prm": 11, "rm": 13, "bond": 14, "cov": 11,
+         "distill": 5, "offpolicy": 10, "prime": 12, "rm_rl": 19, "sdpo": 16, "star": 10, "vineppo": 20}
+# And what an optimizer step asks: how long its micro-batches are, and the norm of the gradient of each network
+# that learns.
+PER_STEP = dict.fromkeys(ASKED, 2) | {"ppo": 3, "prime": 4}
 
 
 def small():
@@ -52,12 +56,22 @@ def small():
     return GPT(GPTConfig(TASK.tokenizer.n_vocab, 20, n_layer=1, n_head=2, n_embd=16, n_kv_head=1)).to("cuda")
 
 
+@pytest.fixture(autouse=True)
+def teacher(monkeypatch):
+    """Who teaches: the same network, a little louder."""
+    def another(path, task, policy):
+        louder = copy.deepcopy(policy).requires_grad_(False)
+        louder.embed.weight.mul_(1.5)
+        return louder
+    monkeypatch.setattr("methods.distill.load_teacher", another)
+
+
 def update(name, **settings):
-    """A batch with algorithm `name` -> (optimizer steps, questions) of its update, those of its own sampling left out. Asserts that
-    nothing was wrong."""
+    """A batch with algorithm `name` -> (optimizer steps, questions) of its update, those of its own
+    sampling left out. Asserts that nothing was wrong."""
     cls, row = catalogue.find(name)
     known = {f.name for f in fields(cls.Config)}
-    given = {"prompts": 4, "group_size": 4, "critic_warmup": 0} | row | settings
+    given = {"prompts": 4, "group_size": 4, "critic_warmup": 0} | row | settings | ({"teacher": "another"} if name == "distill" else {})
     with PretendGPU() as gpu:
         config = cls.Config(**{setting: value for setting, value in given.items() if setting in known})
         method = cls(small(), TASK, config, torch.Generator("cuda"), lambda r: r.right(TASK).float().cpu())
@@ -69,10 +83,12 @@ def update(name, **settings):
 
 
 def check_update(name):
-    """The questions of an update are a constant, and so many for each optimizer step; the micro-batches ask nothing."""
-    for settings in ({"micro_batch": 16}, {"micro_batch": 4}, {"micro_batch": 16, "epochs": 3}):
-        updates, questions = update(name, **settings)
-        assert updates > 0 and questions == ASKED[name] + PER_STEP[name] * updates, (settings, updates, questions)
+    """The questions of an update are a constant, and so many for each optimizer step; the micro-batches ask
+    nothing."""
+    whole, parts = update(name, micro_batch=16), update(name, micro_batch=4)
+    assert whole == parts and whole[0] > 0
+    for updates, questions in [whole, update(name, micro_batch=16, epochs=3)] if name in ASKED else []:
+        assert questions == ASKED[name] + PER_STEP[name] * updates, (updates, questions)
 
 
 def check_generate():
