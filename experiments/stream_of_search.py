@@ -108,6 +108,7 @@ def measure(run, plan, held_out):
 
 def cell(folder, plan, stage, seed, held_out=""):
     """A stage: make it, or measure it on one of the two test sets."""
+    seed = int(seed)
     if held_out:
         return measure(folder / f"{stage}-{seed}", plan, held_out)
     if stage == "warm":
