@@ -28,7 +28,8 @@ The variants differ from this in a few settings each. TABLE has them all, one ro
 equation of their own; sg[.] is a number that no gradient flows through:
 
     s_i      = exp(1/|o_i| sum_t log rho_it)     one ratio a completion, in the place of rho_it        gspo, arXiv:2507.18071, eq. 7
-    J_it     = sg[min(rho_it, 1 + eps)] A_i log pi     the weight is clipped, the gradient never       cispo, arXiv:2506.13585
+    J_it     = sg[clip(rho_it, 1 - clip_low, 1 + clip_high)] A_i log pi                                cispo, arXiv:2506.13585
+                                                 the weight is clipped, the gradient never; with clip_low = 1 only from above
     A_i      = (r_i - mean(r)) / mean(r)         0 if nothing was earned, mean(r) <= 0                 maxrl, arXiv:2602.02710
     A_i      = r_i - 1 + lambda r_i              wrong -1; right lambda: 0 in nsr, 0.1 in wreinforce   arXiv:2506.01347
     A_i      = (r_i - mean(r)) / std of these over the batch                                           reinforce_pp, arXiv:2501.03262
@@ -117,13 +118,13 @@ TABLE = {
 
 
 def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=False, batch_std=False, right_weight=0.0):
-    """A_i = (r_i - baseline_i) / std within each group of neighbours.
+    """A_i = (r_i - baseline_i) / std within each group of neighbours; what is divided by follows from the settings.
 
     rewards (B,), B a multiple of group_size, rows of one prompt next to each other -> advantages (B,).
     The standard deviation is the population's (divided by G, not G - 1). std=False leaves it out (Dr.
     GRPO, arXiv:2503.20783: dividing by it weighs the prompts that are nearly always or nearly never
-    solved more than the rest). A group whose rewards are all equal gets exactly 0, not rounding noise
-    divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
+    solved more than the rest). A group whose rewards are all equal gets exactly 0 (but not with "one"),
+    not rounding noise divided by a tiny number. Source: arXiv:2402.03300, section 4.1.2.
 
     baseline "mean" is the mean of the whole group, the sample itself included; without std the expected
     gradient is then (1 - 1/G) times the true one. "leave_one_out" leaves the sample out and is unbiased
@@ -134,9 +135,11 @@ def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=Fa
     = grad log p, so that is what rises, and hard prompts weigh more.
 
     batch_std=True divides by the standard deviation over all advantages of the batch (REINFORCE++,
-    arXiv:2501.03262). Their mean, which whitening subtracts as well, is 0 here already.
+    arXiv:2501.03262). Their mean, which whitening subtracts as well, is 0 here already. If all of them
+    are 0, they stay 0.
 
-    baseline "one" compares with being right, and not with a group: wrong -1, right `right_weight`
+    baseline "one" is r_i - 1 + right_weight r_i and nothing else: std, per_mean and batch_std are ignored.
+    It compares with being right, and not with a group: wrong -1, right `right_weight`
     (arXiv:2506.01347). Groups that are all wrong teach, then. A constant baseline leaves the gradient
     unbiased: it is 1 + right_weight times the true one. What makes it another method is that the
     constant is not the mean: problems of which most are right have small gradients.
@@ -243,10 +246,11 @@ def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high
     logprobs, old_logprobs, ref_logprobs, entropies (B, T); advantages (B,) or (B, T); mask (B, T) bool. `weights` (B, T): the
     rows of `token_weights` of the whole batch; without it, those of this mask. ratio: "token", rho_it; "sequence", s_i of the
     equations above, the same for all tokens of a row: with sequence_mean the objective is then 1/G sum_i min(s_i A_i, clip(s_i) A_i);
-    "weight", sg[clip(rho_it)] A_i log pi.
-    -> loss (scalar), stats: means over the masked tokens of this call, without gradient:
+    "weight", sg[clip(rho_it, 1 - clip_low, 1 + clip_high)] A_i log pi. Outside of the mask the log-probs and entropies may hold
+    anything; advantages are finite there, and weights 0.
+    -> loss (scalar), stats: means over the masked tokens of this call (0 without any), without gradient:
        clip_fraction   share of tokens whose gradient the clip removed; with "weight": whose weight it changed
-       kl              the chosen estimate of KL(pi || pi_ref), if there is a reference
+       kl              the chosen estimate of KL(pi || pi_ref), whenever there is a reference, also with beta 0
     """
     if advantages.ndim == 1:
         advantages = advantages[:, None]

@@ -25,9 +25,13 @@ PLANTED = []  # (part, what was done wrong, how the hint should begin, edit of a
 ANY = ""      # no hint is known for it: any failure will do
 
 
-def plant(part, name, meant, old, new):
-    """In the text of the function, once, `old` becomes `new`."""
-    PLANTED.append((part, name, meant, lambda text: replaced(text, old, new, f"{part} {name}")))
+def plant(part, name, meant, *edits):
+    """In the text of the function, once, `old` becomes `new`; several edits: old, new, old, new, ..."""
+    def edited(text):
+        for old, new in zip(edits[::2], edits[1::2], strict=True):
+            text = replaced(text, old, new, f"{part} {name}")
+        return text
+    PLANTED.append((part, name, meant, edited))
 
 
 def write(part, name, meant, body):
@@ -164,14 +168,49 @@ plant("3.1", "whitens over the batch", "the mean is that of the whole batch",
 plant("3.1", "reshape in the wrong order", "groups are mixed up", "rewards.view(-1, group_size)",
       "rewards.view(group_size, len(rewards) // group_size).T")
 plant("3.1", "0 / 0", "a group whose rewards agree gives nan",
-      "return advantages.masked_fill(agree, 0.0).flatten()", "return advantages.reshape(-1)")
+      "advantages.masked_fill(agree, 0.0).flatten()", "advantages.reshape(-1)")
 plant("3.1", "1e-4 as in other code", "something is added to the standard deviation, a small number",
       "groups.std(1, correction=0, keepdim=True)",
       "((groups - groups.mean(1, keepdim=True)).pow(2).mean(1, keepdim=True).sqrt() + 1e-4)")
+write("3.1", "as other libraries do it, to the end", "something is added to the standard deviation, a small number", """
+    if baseline == "one":
+        return rewards - 1 + right_weight * rewards
+    groups = rewards.reshape(-1, group_size)
+    A = groups - groups.mean(dim=-1, keepdim=True)
+    if baseline == "leave_one_out":
+        A = A * group_size / (group_size - 1)
+    if std:
+        A = A / (groups.std(dim=-1, unbiased=False, keepdim=True) + 1e-4)
+    if per_mean:
+        A = torch.where(groups.mean(-1, keepdim=True) > 0, A / groups.mean(-1, keepdim=True), 0.0)
+    A = A.reshape(-1)
+    return A / (A.std(unbiased=False) + 1e-4) if batch_std else A
+    """)
+write("3.1", "NSR, divided like the rest", "baseline 'one' is divided by the group's std", """
+    groups = rewards.reshape(-1, group_size)
+    A = groups - {"mean": groups.mean(-1, keepdim=True), "one": 1 - right_weight * groups}.get(baseline, 0.0)
+    if baseline == "leave_one_out":
+        A = (groups - groups.mean(-1, keepdim=True)) * group_size / (group_size - 1)
+    if std:
+        A = A / groups.std(dim=-1, unbiased=False, keepdim=True)
+    if per_mean:
+        A = torch.where(groups.mean(-1, keepdim=True) > 0, A / groups.mean(-1, keepdim=True), 0.0)
+    A = torch.where(groups.max(-1, keepdim=True).values == groups.min(-1, keepdim=True).values, 0.0, A).reshape(-1)
+    return A / A.std(unbiased=False) if batch_std and A.abs().max() > 0 else A
+    """)
+plant("3.1", "every G-th row is one group", "groups are mixed up",
+      "groups = rewards.view(-1, group_size)", "P = len(rewards) // group_size\n    "
+      "order = torch.arange(len(rewards)).view(group_size, P).T.flatten()\n    groups = rewards[order].view(P, group_size)",
+      ".masked_fill(agree, 0.0).flatten()", ".masked_fill(agree, 0.0).flatten()[order.argsort()]")
+plant("3.1", "clamped, and no rule for equal rewards", "a group whose rewards agree gives",
+      "groups.std(1, correction=0, keepdim=True)", "groups.std(1, correction=0, keepdim=True).clamp(min=1e-6)",
+      ".masked_fill(agree, 0.0)", "")
 plant("3.2", "sequence_mean by T", "sequence_mean divides by T",
       "tokens / tokens.sum(1, keepdim=True).clamp(min=1) / len(mask)", "tokens / mask.numel()")
 plant("3.2", "DAPO with padding", "token_mean divides by B T",
       "return tokens / tokens.sum().clamp(min=1)", "return tokens / (len(mask) * mask.shape[1])")
+plant("3.2", "DAPO by B as well", "token_mean is divided by B too",
+      "return tokens / tokens.sum().clamp(min=1)", "return tokens / (tokens.sum() * mask.shape[0]).clamp(min=1)")
 plant("3.2", "max_length forgotten", "constant does not heed max_length",
       "(max_length or mask.shape[1])", "tokens.shape[-1]")
 plant("3.3", "k3 of the other direction", "k3 has its ratio upside down", "torch.exp(-d) - 1 + d",
@@ -184,13 +223,36 @@ plant("3.4", "detached ratio", "the ratio was detached", "(logprobs - old_logpro
       "(logprobs.detach() - old_logprobs).masked_fill")
 plant("3.4", "the mask's own weights", "`weights` is not heeded", "return -(weights * objective)",
       "return -(token_weights(mask, aggregate) * objective)")
-plant("3.4", "one bound for both sides", "clip_high is not heeded", "1 + clip_high", "1 + clip_low")
+plant("3.4", "one bound for both sides", "clip_high is not heeded", "1 + clip_high) *", "1 + clip_low) *")
 plant("3.4", "sum of log-ratios for GSPO", "the ratio of a whole completion is not divided",
       " / mask.sum(1, keepdim=True).clamp(min=1)", "")
 plant("3.4", "exp of padding", "padding is not masked before exp", "rho = log_rho.exp()",
       "rho = log_rho.exp() if ratio == 'sequence' else (logprobs - old_logprobs).exp()")
 plant("3.4", "the KL is a bonus", "the KL has the wrong sign", "objective = objective - beta * kl",
       "objective = objective + beta * kl")
+plant("3.4", "the bounds the other way round", "clip_low and clip_high are exchanged",
+      "rho.clamp(1 - clip_low, 1 + clip_high)", "torch.clip(rho, min=1 - clip_high, max=1 + clip_low)")
+plant("3.4", "divides by the weights", "the weights are normalised again",
+      "return -(weights * objective).sum()", "return -(weights / weights.sum() * objective).sum()")
+plant("3.4", "min(rho, clip) A", "the minimum is taken of the ratios", "torch.minimum(free, clipped)",
+      "torch.minimum(rho, torch.clip(rho, 1 - clip_low, 1 + clip_high)) * advantages")
+plant("3.4", "fills the ratio", "padding is filled after exp", "(logprobs - old_logprobs).masked_fill(~mask, 0.0)",
+      "logprobs - old_logprobs", "(log_rho.sum(1", "(torch.where(mask, log_rho, 0.0).sum(1", "rho = log_rho.exp()",
+      "rho = torch.where(mask, log_rho.exp(), 1.0)")
+plant("3.4", "old log-probs as they are", "old_logprobs are not filled", "(logprobs - old_logprobs).masked_fill(~mask, 0.0)",
+      "torch.where(mask, logprobs, 0.0) - old_logprobs")
+plant("3.4", "fills the KL", "the KL is filled after",
+      "kl_estimate(logprobs.masked_fill(~mask, 0.0), ref_logprobs.masked_fill(~mask, 0.0), kl_estimator)",
+      "torch.where(mask, kl_estimate(logprobs, ref_logprobs, kl_estimator), 0.0)")
+plant("3.4", "a KL with its graph", 'stats["kl"] carries a gradient', "kl.detach().sum()", "kl.sum()")
+plant("3.4", "no KL to report without beta", "stats lacks `kl`", "ref_logprobs is not None", "ref_logprobs is not None and beta > 0")
+plant("3.4", "at the bound or beyond", "clip_fraction counts tokens inside", "clipped < free", "free >= clipped")
+plant("3.4", "torch.mean for the stats", "stats are means over", "(held & mask).sum() / mask.sum().clamp(min=1)",
+      "held.float().mean()", "kl.detach().sum() / mask.sum().clamp(min=1)", "kl.detach().mean()")
+plant("3.4", "CISPO with PPO's minimum", "ratio='weight' takes no minimum",
+      "clipped.detach() * logprobs", "objective.detach() * logprobs")
+plant("3.4", "CISPO from above alone", "ratio='weight': the weight is clipped from both sides",
+      '    if ratio == "weight":\n', '    if ratio == "weight":\n        clipped = rho.clamp(max=1 + clip_high) * advantages\n')
 
 # ---- sheet 4
 

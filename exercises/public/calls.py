@@ -125,7 +125,17 @@ def judge(got, wanted, wrong):
         if not any(difference(g["result"], w["result"]) for g, w in zip(got, outputs)):
             return hint
     at = next(i for i, line in enumerate(lines) if line)
-    return f"case {at + 1} of {len(lines)}: {lines[at]}"
+    return f"case {at + 1} of {len(lines)}{settings(wanted[at]['inputs'])}: {lines[at]}"
+
+
+def settings(case):
+    """What is short in a case, to tell it from the others: " (baseline=one, right_weight=0.1)"."""
+    given = case.get("settings")
+    given = given if isinstance(given, dict) else {}
+    short = [f"{name}={value}" for name, value in (case | given).items()
+             if isinstance(value, (str, int, float)) and len(str(value)) < 20]
+    short += [f"{name} given" for name, value in given.items() if torch.is_tensor(value)]
+    return f" ({', '.join(short)})" if short else ""
 
 
 # ------------------------------------------------------------------------------------------------- toys
@@ -400,8 +410,9 @@ def _(case):
         loss, stats = grpo.policy_loss(logprobs, case["old_logprobs"], case["advantages"], case["mask"],
                                        aggregate="token_mean",
                                        entropies=entropies, **case["settings"])
-    return {"loss": loss.detach(),
-            "stats": {name: torch.as_tensor(value).detach() for name, value in stats.items()},
+    stats = {name: torch.as_tensor(value) for name, value in stats.items()}
+    return {"loss": loss.detach(), "stats": {name: value.detach() for name, value in stats.items()},
+            "stats that carry a gradient": [name for name, value in stats.items() if value.requires_grad],
             **with_gradient((loss,), (1.0,), logprobs=logprobs, entropies=entropies)}
 
 
