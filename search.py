@@ -69,8 +69,9 @@ def majority_vote(context, n, scorer=None):
     """n solutions at once; the answer with the most votes, or with `scorer` the most points. -> rows with
     this answer.
 
-    Votes are counted on `task.canonical_answer`; solutions without a readable answer do not vote. Of
-    answers with equally many votes the one that came first wins.
+    Votes are counted on `task.canonical_answer`; solutions that have not ended, or hold no readable answer,
+    do not vote. Of answers with equally many votes the one that came first wins; of its rows the first
+    is returned. Without any vote: the first row of the problem.
     """
     problem_index, rows = context.candidates(n)
     points = scorer(problem_index, rows) if scorer else [1.0] * len(rows)
@@ -143,6 +144,8 @@ def rebase_allocation(scores, n, temperature=0.2):
 
     >>> rebase_allocation([0.5, 0.5, 0.1, 0.1], 8)
     [4, 4, 0, 0]
+    >>> rebase_allocation([0.5, 0.4, 0.1], 5)                           # shares of 2.87, 1.74 and 0.39
+    [3, 2, 0]
     """
     weights = torch.softmax(torch.tensor(scores, dtype=torch.float64) / temperature, 0)
     shares = (n * weights).tolist()

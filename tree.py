@@ -11,7 +11,7 @@ once, and tells all nodes on the way what it saw:
     backup    N += 1, W += v on the path
 
 search.py plugs a language model in: a state is a half-written solution, an action the next step of it.
-tests/test_tree.py plugs in trees whose values are known.
+The tests plug in trees whose values are known.
 
 The root is opened before the first simulation, when its N is 0: with sqrt(0) the first choice would not see
 the priors at all.
@@ -59,7 +59,9 @@ class Tree:
         return self.below[j]
 
     def select(self, c_init, c_base=19652.0):
-        """From the root to a leaf, always to the child with the largest Q + U that is not exhausted. -> the leaf."""
+        """From the root to a leaf, always to the child with the largest Q + U that is not exhausted (of equals the
+        first). A child without visits: Q is its first-play value, or if that is None its parent's. -> the leaf.
+        """
         j = 0
         while self.count[j] > 0:
             N = self.visits[j]

@@ -331,6 +331,9 @@ plant("6.1", "with replacement", "biased", "1.0 - comb(n - c, k) / comb(n, k)",
       "1.0 - ((n - c) / n) ** k")
 plant("6.1", "the first k", "this is pass@1", "1.0 - comb(n - c, k) / comb(n, k)",
       "1 - comb(n - c, 1) / n")
+plant("6.1", "k > n divides by 0", "k > n is not refused", "1 <= k <= n)", "k >= 1)")
+plant("6.2", "unreadable answers of ended rows vote", "solutions without a readable answer vote: what",
+      "            if answer is not None:\n", "            if ended:\n")
 plant("6.2", "unreadable answers vote", "solutions without a readable answer vote",
       "if answer is not None:", "if ended or answer is None:")
 plant("6.2", "the last of equals", "of answers with equally many votes the last wins",
@@ -342,6 +345,15 @@ plant("6.3", "F(s)^n alone", "the chance that all samples are at most as good",
 plant("6.3", "equal shares of a tie", "ties are shared equally", "p_i / tied * (upto",
       "1 / scores.count(s) * (upto")
 plant("6.3", "the worst of n", "the worst of n", "if t <= s)", "if t >= s)")
+plant("6.3", "sorted by score, then by place", "the later outcome wins a tie",
+      "    found = []\n",
+      "    below, found, kept = 0.0, [], [0.0] * len(p)\n"
+      "    for i in sorted(range(len(p)), key=lambda i: scores[i]):\n"
+      "        kept[i] = (below + p[i]) ** n - below ** n\n"
+      "        below += p[i]\n    return kept\n")
+plant("6.4", "equal remainders from behind", "of equal remainders the last gets", "        widths[j] += 1\n",
+      "        pass\n    rest = sorted((x - int(x), j) for j, x in enumerate(shares))[::-1]\n"
+      "    for _, j in rest[:n - sum(widths)]:\n        widths[j] += 1\n")
 plant("6.4", "no temperature", "the temperature is not applied",
       "dtype=torch.float64) / temperature, 0)", "dtype=torch.float64), 0)")
 plant("6.4", "round", "rounded one by one", "    return widths",
@@ -353,6 +365,16 @@ plant("6.5", "sum in place of mean", "Q is the sum", "Q = lambda k: self.value(k
       "Q = lambda k: self.value(k) * self.visits[k] if")
 plant("6.5", "unseen is worth 0", "a child that nobody has looked at is worth 0",
       "mean = self.value(j)", "mean = 0.0")
+plant("6.5", "first sight of the parent", "a child that nobody has looked at is worth what expand said",
+      "mean = self.value(j)", "mean = self.leaf_value[j] if self.visits[j] else 0.0")
+plant("6.5", "or", "a first-play value of 0 is taken for none",
+      "mean if self.first_play[k] is None else self.first_play[k]",
+      "self.first_play[k] if self.first_play[k] else mean")
+plant("6.5", ">= for >", "of equals the last is chosen",
+      "max((k for k in self.below[j] if not self.exhausted[k]), key=lambda k: Q(k) + U(k))",
+      "max((k for k in self.below[j] if not self.exhausted[k]), key=lambda k: (Q(k) + U(k), k))")
+plant("6.5", "log without its bracket", "c_init stands in the log",
+      "(math.log((N + c_base + 1) / c_base) + c_init)", "math.log(1 + (N + 1) / c_base + c_init)")
 plant("6.5", "sqrt(0)", "sqrt(N) is 0 before the first visit", "math.sqrt(max(1, N))", "N ** 0.5")
 
 

@@ -3,10 +3,10 @@
     python exercises/table.py        prints it, with the sums of each sheet
 
 A part that names a function of the core is code: `make.py` empties this function, and `grade.py`
-compares what the student wrote with what stood there. A part of sheet 7 is handed in as run folders.
+compares what the student wrote with what stood there (both are in the teacher's repository alone). A part of sheet 7 is handed in as run folders.
 The others (derive, run and look) are text, and the teacher gives their points.
 
-To add an exercise: a line here; its inputs and its known mistakes, each with a hint, in
+To add an exercise, there: a line here; its inputs and its known mistakes, each with a hint, in
 checks/sheet<N>.py; a section in sheets/<N>-*.md.
 """
 from dataclasses import dataclass
@@ -69,8 +69,8 @@ PARTS = [Part(*line) for line in (
     ("5.5", "",                                     6, 30, 3, "derive: the DPO loss and its gradient"),
     ("5.6", "",                                     4, 40, 1, "run and look: margins, and log-probs that fall together"),
     ("6.1", "evaluate.pass_at_k",                   4, 15, 1, "pass@k without bias"),
-    ("6.2", "search.majority_vote",                 6, 25, 2, "votes"),
-    ("6.3", "experiments.exact.best_of_n_distribution", 8, 35, 3, "Best-of-N exactly"),
+    ("6.2", "search.majority_vote",                 6, 30, 2, "votes"),
+    ("6.3", "experiments.exact.best_of_n_distribution", 8, 30, 2, "Best-of-N exactly"),
     ("6.4", "search.rebase_allocation",             5, 20, 2, "REBASE: as often as the score deserves"),
     ("6.5", "tree.Tree.select",                     8, 30, 2, "PUCT: where the next simulation goes"),
     ("6.6", "",                                     6, 25, 2, "derive: pass@k, and the KL of Best-of-N"),

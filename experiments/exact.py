@@ -5,8 +5,7 @@ probabilities.
     majority vote      how often n votes elect the right answer, and what infinitely many elect
 
 Where one answer is wrong in the same way each time, more votes make it worse; where scores tie, Best-of-N
-moves less than the bound says. tests/test_exact.py compares each function with trying out every tuple of
-outcomes.
+moves less than the bound says. The tests compare each function with trying out every tuple of outcomes.
 """
 import math
 
@@ -16,7 +15,7 @@ def best_of_n_distribution(p, scores, n):
     chance. -> list.
 
     With F(s) = P(score <= s): P(the best has score s) = F(s)^n - F(< s)^n, shared among the outcomes of
-    that score like p is.
+    that score in proportion to p.
 
     >>> [round(x, 3) for x in best_of_n_distribution([0.5, 0.25, 0.25], [0.0, 1.0, 1.0], 2)]
     [0.25, 0.375, 0.375]

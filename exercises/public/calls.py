@@ -12,6 +12,7 @@ import importlib
 import inspect
 import random
 import re
+import sys
 from types import SimpleNamespace
 
 import torch
@@ -533,8 +534,10 @@ def _(case):
     def one(n, c, k):
         try:
             return float(evaluate.pass_at_k(n, c, k))
-        except (ValueError, ArithmeticError) as error:
-            return {"raises": type(error).__name__}
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            return f"raises {type(error).__name__}"
     return {f"n={n}, c={c}, k={k}": one(n, c, k) for n, c, k in case["triples"]}
 
 
@@ -575,6 +578,26 @@ def _(case):
     tree = trees.Tree(())
     for parent, prior, first in case["children"]:  # node k + 1 is a child of `parent`
         tree.add_children(parent, [len(tree.states)], [prior], [first])
-    for name in ("visits", "totals", "exhausted"):
+    for name in ("visits", "totals", "leaf_value", "exhausted"):
         setattr(tree, name, list(case[name]))
-    return {"leaf": tree.select(*case["settings"])}
+    leaf = tree.select(*case["settings"])
+    parents, went, k = [-1] + [parent for parent, *_ in case["children"]], {}, leaf
+    while isinstance(k, int) and 0 < k < len(parents):
+        went[parents[k]], k = k, parents[k]  # at the parent the path goes to k
+    path = {}
+    for j in sorted(set(parents) - {-1}):  # the first line that differs is where the paths part
+        goes = f"goes to {went[j]}" if j in went else "stops here" if j == leaf else "does not come here"
+        path[sys.intern(seen_at(j, case))] = goes  # one text for all: expected.pt stays small
+    return path | {"leaf": leaf}
+
+
+def seen_at(j, case):
+    """All that `select` can see at a node, as text."""
+    def child(k, prior, first):
+        out = ", exhausted" if case["exhausted"][k] else ""
+        return (f"{k} (N={case['visits'][k]}, W={case['totals'][k]:.3g}, P={prior:.3g}, "
+                f"first play {first if first is None else round(first, 3)}{out})")
+    given = ", ".join(f"{name}={x:g}" for name, x in zip(("c_init", "c_base"), case["settings"]))
+    children = [child(k + 1, *rest) for k, (parent, *rest) in enumerate(case["children"]) if parent == j]
+    return (f"at node {j} with N={case['visits'][j]}, W={case['totals'][j]:.3g}, {given}, children "
+            + ", ".join(children))
