@@ -245,7 +245,8 @@ plant("3.4", "fills the KL", "the KL is filled after",
       "kl_estimate(logprobs.masked_fill(~mask, 0.0), ref_logprobs.masked_fill(~mask, 0.0), kl_estimator)",
       "torch.where(mask, kl_estimate(logprobs, ref_logprobs, kl_estimator), 0.0)")
 plant("3.4", "a KL with its graph", 'stats["kl"] carries a gradient', "kl.detach().sum()", "kl.sum()")
-plant("3.4", "no KL to report without beta", "stats lacks `kl`", "ref_logprobs is not None", "ref_logprobs is not None and beta > 0")
+plant("3.4", "no KL to report without beta", "stats lacks `kl`",
+      "ref_logprobs is not None", "ref_logprobs is not None and beta > 0")
 plant("3.4", "at the bound or beyond", "clip_fraction counts tokens inside", "clipped < free", "free >= clipped")
 plant("3.4", "torch.mean for the stats", "stats are means over", "(held & mask).sum() / mask.sum().clamp(min=1)",
       "held.float().mean()", "kl.detach().sum() / mask.sum().clamp(min=1)", "kl.detach().mean()")
