@@ -144,8 +144,8 @@ def group_advantages(rewards, group_size, std=True, baseline="mean", per_mean=Fa
     unbiased: it is 1 + right_weight times the true one. What makes it another method is that the
     constant is not the mean: problems of which most are right have small gradients.
 
-    >>> group_advantages(torch.tensor([1., 0., 0., 1., 0.1, 0.1, 0.1, 0.1]), 4).tolist()
-    [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    >>> group_advantages(torch.tensor([1., 0., 0., 1., 1., 0., *[0.9] * 6]), 6).tolist()
+    [1.0, -1.0, -1.0, 1.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     >>> group_advantages(torch.tensor([1., 0., 0., 0., 1.]), 5, std=False, baseline="leave_one_out").tolist()
     [0.75, -0.5, -0.5, -0.5, 0.75]
     """
