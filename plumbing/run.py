@@ -184,7 +184,7 @@ class Run:
             self.write("metrics.jsonl", "")  # not empty only if somebody took the checkpoint away
             return False
         content = checkpoint.load(self.folder)
-        if "state" not in content or GPTConfig(**content["shape"]) != self.policy.config:
+        if "state" not in content or {"n_kv_head": 0} | content["shape"] != asdict(self.policy.config):
             raise InputError(f"--resume {self.folder}: its checkpoint.pt is not that of its config.json")
         state = content["state"]
         self.policy.load_state_dict(content["model"])

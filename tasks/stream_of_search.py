@@ -18,11 +18,11 @@ there is one. The failed ones end `near` the target, planted like it: every atte
 """
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from config import setting
-from tasks import SPLITS, Problem, split_of
+from tasks import SPLITS, split_of
 from tasks.countdown import Countdown, combine, expression, random_attempt, steps
 from tasks.tokenizer import Tokenizer
 
@@ -128,7 +128,10 @@ class StreamOfSearch(Countdown):
             order = [1 + int(rng.random() * NUMBERS) for _ in range(self.options.numbers)]
             numbers = tuple(sorted(order))
             if split_of.__wrapped__(("stream_of_search", *numbers)) == split and makes(numbers, target, math.inf):
-                return Problem(f"Use {', '.join(map(str, order))} to make {target}.\n", target, ("stream_of_search", *numbers, target))
+                return self.problem(order, target)
+
+    def problem(self, numbers, target):
+        return replace(super().problem(numbers, target), key=("stream_of_search", *sorted(numbers), target))
 
     def demonstration(self, problem, rng):
         o, (_, *numbers, target) = self.options, problem.key

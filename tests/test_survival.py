@@ -134,7 +134,7 @@ def test_wherever_a_file_changes_a_run_may_end(home, monkeypatch):
             go_on(SHORT)
         assert kills.differences(home / "None", home / str(fatal)) == []
     assert len(changed) == fatal - 1
-    assert set(changed) == {"config.json", "checkpoint.pt", "samples.txt", "metrics.jsonl", "summary.json"}
+    assert set(changed) == {"config.json", "checkpoint.pt", "samples.txt", "metrics.jsonl", "rollouts.jsonl", "summary.json"}
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name_and_then_the_name_is(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ const FIRST = ["accuracy", "reward", "entropy", "kl", "length", "finished", "gro
                "attempts", "hits", "legal", "correct_marks", "pass@8", "greedy", "grad_norm", "clip_fraction"];
 const LEFT_OUT = ["step", "val_problems"];
 const panelOf = name => name == "val_pass@1" ? "accuracy" : name.replace(/^val_/, "");
-const curve = {smooth: 5, cursor: null, panels: []};
+const curve = {smooth: Math.max(0, ...RUNS.map(run => (run.metrics.step || []).length)) > 50 ? 5 : 1, cursor: null, panels: []};
 
 function smoothed(values, width) {  // the mean of a value and those before it; gaps stay gaps
   return values.map((x, k) => x == null ? null : mean(values.slice(Math.max(0, k + 1 - width), k + 1).filter(y => y != null)));
@@ -98,13 +98,13 @@ function drawCurves() {
     figures.length ? el("div", {class: "panels"}, figures) : el("p", {}, "No step has been taken: there are no curves."));
 }
 
-// ---- signs: what a person who has seen many runs would look for. Means over the first and the last steps.
+// ---- signs: what a person who has seen many runs would look for. Means over the first two and the last five steps.
 
 function signs(run) {
   const m = run.metrics, c = run.config, n = (m.step || []).length, width = Math.min(5, Math.floor(n / 2)), found = [];
   if (n < 6) return found;
   const part = (name, from, to) => mean((m[name] || []).slice(from, to).filter(x => x != null));  // NaN, if nothing is there: no sign
-  const early = name => part(name, 0, width), late = name => part(name, n - width, n);
+  const early = name => part(name, 0, Math.min(2, width)), late = name => part(name, n - width, n);
   const best = name => Math.max(...Array.from({length: n - width + 1}, (_, k) => part(name, k, k + width)).filter(x => !isNaN(x)));
   const stepOf = test => m.step[Math.max(0, m.step.findIndex((_, k) => test(k)))];
   const say = (text, panels, step) => found.push({run, text, panels, step});
@@ -115,23 +115,24 @@ function signs(run) {
         + `${short(jump)} nats per token. A rate that is too high does this (here --lr ${c.lr}): start again with a tenth.`,
         ["accuracy", "kl"], stepOf(k => m.accuracy[k] != null && m.accuracy[k] < 0.2 * Math.max(m.accuracy[0], best("accuracy"))));
   const collapsed = found.length > 0, agree = `${Math.round(100 * (1 - late("groups_with_variance")))} % of the groups agree in their reward at the end`;
-  if (!collapsed && late("groups_with_variance") < 0.2 && early("groups_with_variance") > 0.3)
-    say(`Little is left to learn: ${agree}; the entropy went from ${short(early("entropy"))} to ${short(late("entropy"))} nats per token. Fine if the task is solved; else more problems`
-        + `${c.train_problems ? ` (here --train-problems ${c.train_problems})` : ""}, a lower --lr, or --entropy-bonus.`, ["groups_with_variance", "entropy"], m.step[n - 1]);
+  const formOnly = late("reward") - late("accuracy") > 0.3 && late("accuracy") < early("accuracy") + 0.02;
   const held = (m["val_pass@1"] || []).filter(x => x != null).at(-1);
   if (late("accuracy") - held > 0.25)
     say(`Learned by heart: ${short(late("accuracy"))} of the training samples are right and ${short(held)} on val${c.train_problems ? ` (here --train-problems ${c.train_problems})` : ""}.`,
         ["accuracy"], m.step[n - 1]);
-  if (late("reward") - late("accuracy") > 0.3 && late("reward") > early("reward") + 0.05 && late("accuracy") < early("accuracy") + 0.02)
-    say(`Reward without accuracy: the reward rose from ${short(early("reward"))} to ${short(late("reward"))}, accuracy went from ${short(early("accuracy"))} to ${short(late("accuracy"))}. `
+  if (formOnly)
+    say(`Reward without accuracy: the reward is ${short(late("reward"))}, accuracy went from ${short(early("accuracy"))} to ${short(late("accuracy"))}. `
         + `Something else is being paid for (here --format-weight ${c.format_weight}, --accuracy-weight ${c.accuracy_weight}): read the samples.`,
         ["reward", "accuracy"], m.step[n - 1]);
+  if (!collapsed && !formOnly && late("groups_with_variance") < 0.2 && early("groups_with_variance") > 0.3)
+    say(`Little is left to learn: ${agree}; the entropy went from ${short(early("entropy"))} to ${short(late("entropy"))} nats per token. Fine if the task is solved; else more problems`
+        + `${c.train_problems ? ` (here --train-problems ${c.train_problems})` : ""}, a lower --lr, or --entropy-bonus.`, ["groups_with_variance", "entropy"], m.step[n - 1]);
   if (c.beta > 0 && c.kl_estimator == "k1" && late("kl") > 0.03)
     say(`A KL that holds nothing: --beta ${c.beta} with --kl-estimator k1, and yet the policy is ${short(late("kl"))} nats per token away from the warm start. In a loss the gradient of k1 `
         + "knows nothing of the reference; k2 or k3 do.", ["kl"], m.step[n - 1]);
   if (late("finished") < 0.75)
     say(`${Math.round(100 * (1 - late("finished")))} % of the completions are cut off by the token limit, which counts as wrong.`, ["finished", "length"], m.step[n - 1]);
-  for (const [name, of] of [["legal", "attempts follow the rules"], ["correct_marks", "marks are true"]])
+  if (!collapsed) for (const [name, of] of [["legal", "attempts follow the rules"], ["correct_marks", "marks are true"]])
     if (late(name) / late("attempts") < early(name) / early("attempts") - 0.05)
       say(`The reasoning rots where no reward looks: ${Math.round(100 * early(name) / early("attempts"))} % of the ${of} at first, ${Math.round(100 * late(name) / late("attempts"))} % at the end.`,
           [name, "attempts"], m.step[n - 1]);
