@@ -6,6 +6,8 @@ import pathlib
 import random
 import signal
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors, in processes of tests too: a second thread costs more than it brings
+
 import pytest
 import torch
 

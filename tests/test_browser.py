@@ -216,7 +216,7 @@ def test_a_false_step_is_underlined(page):
 def test_smoothing_changes_the_curves_and_switching_off_a_run_takes_its_line_away(page):
     line = "document.querySelector('#panel-entropy path[fill=none]').getAttribute('d')"
     before = page.js(line)
-    slide(page, "#curves input[type=range]", 1)
+    slide(page, "#curves input[type=range]", 5)  # a short run begins without
     assert page.js(line) != before
     lines = "document.querySelectorAll('#panel-entropy path[fill=none]').length"
     assert page.js(lines) == 2
