@@ -13,7 +13,15 @@ import torch
 
 from toys import seed
 
+# Tests of the rooms beside the core: run where they are named, or with THINKSMALL_ALL=1, as CI does.
+BESIDE = {f"test_{name}.py" for name in ("exercises", "sheets", "check_run", "pretend_gpu", "bench_gpu", "browser", "live", "view",
+                                         "ask", "rollouts", "track", "export", "experiments")}
 LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "60"))  # seconds for a test, and for what its fixtures do before; 0: none
+
+
+def pytest_ignore_collect(collection_path, config):
+    name = collection_path.name
+    return True if name in BESIDE and not os.environ.get("THINKSMALL_ALL") and not any(name in arg for arg in config.args) else None
 
 
 @pytest.fixture(autouse=True)
