@@ -1,6 +1,6 @@
 """Stream of Search's own problems, with less than 1 % of its parameters, on a laptop.
 
-    python experiments/stream_of_search.py            about 3 hours a seed on one core; goes on where it was stopped
+    python experiments/stream_of_search.py            about two hours a seed on one core; goes on where it was stopped
     python experiments/stream_of_search.py --quick    3 minutes: the same, far too short to learn the task
 
 The published figures, on one distribution (tasks/stream_of_search.py): of the held-out problems a model of 250 M parameters

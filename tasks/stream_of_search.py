@@ -13,8 +13,8 @@ trained on, whatever the target.
 Thinking looks as in countdown.py, but results go up to 199 and every number up to that is a token. That
 is enough for 93 % of the problems. The others count as well.
 
-The teacher makes a few legal attempts, no two of them equal, and the last one is a planted solution if
-there is one. The failed ones end `near` the target, planted like it: every attempt shows how to aim.
+The teacher makes a few legal attempts, new ones as far as ten tries find them, and the last one is a
+planted solution if there is one. The failed ones end `near` the target, planted like it: every attempt shows how to aim.
 """
 import hashlib
 import math
@@ -68,8 +68,8 @@ def partners(d, t, largest):
 
 
 def makes(numbers, target, largest):
-    """Whether legal steps make `target` of all `numbers`, a tuple of up to four. A microsecond for three
-    numbers, where enumerating what they reach takes a hundred: it works backwards.
+    """Whether legal steps make `target` of all `numbers`, a tuple of up to four. It works backwards
+    from the target, which is quicker than to list all that they reach.
 
     >>> makes((3, 5, 7), 22, 99), makes((3, 5, 7), 23, 99), makes((98, 99, 1, 1), 98, math.inf)
     (True, False, True)

@@ -1,6 +1,7 @@
 """Stream of Search's problems: what can be reached, whose problems they are, what is held out, what a demonstration shows."""
-import ast
+import importlib
 import math
+import pathlib
 import random
 from collections import Counter
 
@@ -61,31 +62,11 @@ def test_what_is_held_out_is_held_out():
                 assert (problem.answer in HELD_OUT) == (task is targets and split == "test")
 
 
-def second_opinion(prompt, completion):
-    """The rule once more, written apart: Python's own parser, floor division only where nothing remains."""
-    try:
-        text = completion[completion.index("<answer>") + 8:completion.index("</answer>")]
-        tree = ast.parse(text, mode="eval").body
-    except (ValueError, SyntaxError):
-        return False
-    used = []
-
-    def value(node):
-        if isinstance(node, ast.Constant):
-            used.append(node.value)
-            return node.value, 1
-        (a, b), (c, d) = value(node.left), value(node.right)  # fractions a / b and c / d
-        return {ast.Add: (a * d + c * b, b * d), ast.Sub: (a * d - c * b, b * d), ast.Mult: (a * c, b * d),
-                ast.Div: (a * d, b * c)}[type(node.op)]
-
-    top, bottom = value(tree)
-    given, target = prompt[4:-2].split(" to make ")
-    return bottom != 0 and top == int(target) * bottom and sorted(used) == sorted(map(int, given.split(", ")))
-
-
 @pytest.mark.parametrize("near", [0, 10])
-def test_a_demonstration_is_legal_new_in_each_line_and_ends_as_it_says(near):
+def test_a_demonstration_is_legal_new_in_each_line_and_ends_as_it_says(near, monkeypatch):
     task, rng = tasks.load("stream_of_search", near=near), random.Random(seed())
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent.parent / "experiments"))
+    second_opinion = importlib.import_module("stream_of_search").second_opinion  # shares no code with the rule
     right, solvable, again, gaps = 0, 0, 0, []
     for _ in range(200):
         problem = task.sample_problem(rng)
@@ -95,7 +76,7 @@ def test_a_demonstration_is_legal_new_in_each_line_and_ends_as_it_says(near):
         lines = text.split("\n")[:-1]
         assert len(lines) <= task.options.attempts
         again += len(lines) - len(set(lines))
-        assert task.verify(problem, text) == second_opinion(problem.prompt, text) == task.own_verdict(text)
+        assert task.verify(problem, text) == second_opinion(problem.prompt, text.split("<answer>")[1].removesuffix("</answer>")) == task.own_verdict(text)
         right += task.verify(problem, text)
         solvable += makes(problem.key[1:-1], problem.answer, LARGEST)
         gaps += [abs(int(line.split(" = ")[-1].split(",")[0]) - problem.answer) for line in lines if line.endswith("failed")]
