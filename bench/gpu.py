@@ -117,6 +117,7 @@ def where_a_step_goes(device, c):
 
 
 def capture_against_eager(device, c):
+    """CUDA graphs beside plain decoding: tokens/s, what was sampled against what is scored, greedy answers -> Markdown."""
     task, rows, greedy = Words(), [], {}
     model, prompts, kinds = untrained(task, device=device), prompts_of(Words(), c.rows), buffers.CAPTURE
     try:
@@ -140,6 +141,7 @@ def capture_against_eager(device, c):
 
 
 def graphs_over_many_calls(device, c, limit=60.0):
+    """Do graphs or memory (MiB) pile up over c.calls calls? At most `limit` seconds -> Markdown."""
     task, seen, began = Words(), [], time.perf_counter()
     model, prompts, most = untrained(task, device=device), prompts_of(task, c.rows), task.max_new_tokens
     # Rows and limits, over and over.
@@ -158,6 +160,7 @@ def graphs_over_many_calls(device, c, limit=60.0):
 
 
 def low_precision(device, c):
+    """bfloat16 beside float32: speed of sampling and of an update, largest log-ratio -> Markdown."""
     rows, task = [], Words()
     for dtype in (torch.float32, torch.bfloat16):
         model, prompts = untrained(task, device=device), prompts_of(task, c.rows)
@@ -174,6 +177,7 @@ LARGER = {"n_layer": 6, "n_head": 6, "n_embd": 384}
 
 
 def larger_model(device, c, shape=LARGER):
+    """The same for ten million parameters -> Markdown."""
     rows, task = [], Words()
     for dtype in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
@@ -210,6 +214,7 @@ def quoted(command, limit, lines):
 
 
 def main_job(limit):
+    """The README's main job from nothing, its seconds and accuracy; at most `limit` seconds -> Markdown."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         command = "train.py --algo grpo --task countdown --device cuda --fresh --out".split()
