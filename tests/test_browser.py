@@ -292,6 +292,7 @@ def test_what_cannot_be_read_gets_one_line_with_an_example(live):
 
 
 def test_one_token_at_a_time(live):
+    slide(live, "#live-temperature", 0)  # the likeliest token: a sampled one may be the end
     for count in (1, 2, 3):
         live.click(".live-one")
         assert len(written(live, 1)) == len(written(live, 2)) == count
