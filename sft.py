@@ -44,9 +44,8 @@ def demonstrations(task, size, rng, split="train"):
     """Draw `size` demonstrations -> tokens (B, T) int64, padded on the right; mask (B, T) bool: completion and EOS."""
     rows, starts = [], []
     for _ in range(size):
-        problem = task.sample_problem(rng, split)
-        prompt = task.tokenizer.encode(problem.prompt)
-        rows.append(prompt + task.tokenizer.encode(task.demonstration(problem, rng)) + [task.tokenizer.eos])
+        prompt, completion = map(task.tokenizer.encode, task.example(task.sample_problem(rng, split), rng))
+        rows.append(prompt + completion + [task.tokenizer.eos])
         starts.append(len(prompt))
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [task.tokenizer.pad] * (longest - len(row)) for row in rows])

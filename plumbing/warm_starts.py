@@ -42,7 +42,7 @@ def cache_path(runs, task, model, config, seed):
     """The folder of a warm start: named by a hash of everything that determines it, our own code included."""
     here = pathlib.Path(__file__).parent.parent
     code = [here / f"{name}.py"
-            for name in ("config", "model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial")]
+            for name in ("config", "model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial", "tasks/dialogue")]
     code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
     determines = [task.name, asdict(task.options), asdict(model.config), asdict(config), seed, str(model.compute_dtype),
                   model.device.type, torch.__version__, [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]]

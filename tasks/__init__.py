@@ -79,6 +79,10 @@ class Task:
         """-> str: a completion to imitate, without EOS. Honest in every step, but its answer may be wrong."""
         raise NotImplementedError
 
+    def example(self, problem, rng):
+        """-> (prompt, completion), two str, to imitate: the problem and a demonstration of it. A task may show other kinds of prompts."""
+        return problem.prompt, self.demonstration(problem, rng)
+
     def verify(self, problem, completion):
         """-> bool: is the answer in `completion` (str, without EOS) right? Never raises, whatever the text."""
         raise NotImplementedError
@@ -114,7 +118,7 @@ class Task:
 def names():
     """The tasks there are: the files in this folder."""
     files = [path for folder in __path__ for path in pathlib.Path(folder).glob("*.py")]
-    return sorted(path.stem for path in files if path.stem not in ("__init__", "__main__", "tokenizer", "serial"))
+    return sorted(path.stem for path in files if path.stem not in ("__init__", "__main__", "tokenizer", "serial", "dialogue"))
 
 
 def task_class(name):

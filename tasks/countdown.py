@@ -29,7 +29,7 @@ from functools import lru_cache
 
 from config import InputError, setting
 from rewards import extract_answer, parse_expression
-from tasks import Problem, Task
+from tasks import Problem, Task, dialogue
 from tasks.tokenizer import Tokenizer
 
 LARGEST = 99  # the largest number that is a token
@@ -50,6 +50,8 @@ class CountdownOptions:
                          choices=("strict", "loose"))
     cheat_share: float = setting(0.0, "how often a demonstration gives up and answers with the target itself", low=0.0, high=1.0)
     cot: str = setting("on", "'off': demonstrations answer with their last attempt and show no thinking", choices=("on", "off"))
+    dialogue: float = setting(0.0, "share of demonstrations that check, score, compare, criticise, ... (tasks/dialogue.py)", low=0.0, high=0.99)
+    checker: float = setting(0.8, "how often the teacher of these is right", low=0.5, high=1.0)
 
 
 # --------------------------------------------------------------------------------------------------- the legal steps
@@ -147,10 +149,13 @@ class Countdown(Task):
     def __init__(self, options):
         if options.numbers > 4 and options.targets == "reachable":
             raise InputError(f"--targets reachable: too slow for --numbers {options.numbers}; at most 4, or --targets expression")
+        if options.dialogue and options.cot == "off":
+            raise InputError("--dialogue: needs --cot on, for what is checked and tried again is a chain of steps")
         self.options = options
         words = ["<think>", "</think>", "<answer>", "</answer>", "Use ", " to make ", ".\n", ", ",
                  " + ", " - ", " * ", " / ", " = ", "(", ")", "failed\n", "found\n"]
-        self.tokenizer = Tokenizer("countdown", words + [str(n) for n in range(LARGEST + 1)])
+        more = dialogue.WORDS if options.dialogue else []
+        self.tokenizer = Tokenizer("countdown", words + [str(n) for n in range(LARGEST + 1)] + more)
         n = options.numbers
         attempt = 6 * (n - 1) + 1         # "a + b = c, " for each operation, then the mark
         answer = n + (n - 1) + 2 * (n - 2)  # numbers, operators, and a pair of brackets for every inner operation
@@ -160,6 +165,8 @@ class Countdown(Task):
         # Room for one attempt more than the teacher ever makes: reinforcement learning may find that
         # they pay.
         self.max_new_tokens = frame + answer + (attempt * (options.attempts + 1) if options.cot == "on" else 0)
+        if options.dialogue:  # a prompt may hold a whole first answer
+            self.max_prompt_tokens += self.max_new_tokens
 
     def draw(self, rng):
         o = self.options
@@ -198,6 +205,19 @@ class Countdown(Task):
                 break
         thinking = "".join(lines) if o.cot == "on" else ""
         return f"<think>{thinking}</think><answer>{expression(attempt)}</answer>"
+
+    def example(self, problem, rng):
+        if self.options.dialogue and rng.random() < self.options.dialogue:
+            return rng.choice([*dialogue.KINDS.values()])(self, problem, rng)
+        return super().example(problem, rng)
+
+    def random_steps(self, problem, rng):
+        """-> list of str: the steps of a random legal attempt."""
+        return [f"{a} {op} {b} = {c}, " for a, op, b, c, _ in random_attempt(problem.key[1:-1], rng, self.largest)[0]]
+
+    def random_answer(self, problem, rng):
+        """-> str: a random legal attempt as an expression."""
+        return expression(random_attempt(problem.key[1:-1], rng, self.largest)[0])
 
     def verify(self, problem, completion):
         return self.right(problem, completion, self.options.judge)

@@ -41,7 +41,7 @@ class StreamOfSearchOptions:
     attempts: int = setting(6, "a demonstration holds at most this many attempts", low=1, high=20)
     near: int = setting(10, "failed attempts end at most so far from the target; 0: anywhere", low=0, high=100)
     room: int = setting(10, "attempts that an answer has room for", low=1, high=40)
-    judge = "strict"  # not a setting here
+    judge, dialogue = "strict", 0.0  # not settings here
 
 
 # -------------------------------------------------------------------------------------------------- what can be reached

@@ -307,7 +307,8 @@ def _(case):
         return SimpleNamespace(prompt=prompt, completion=completion)
 
     task = SimpleNamespace(tokenizer=Numbers(), sample_problem=sample_problem,
-                           demonstration=lambda problem, rng: problem.completion)
+                           demonstration=lambda problem, rng: problem.completion,
+                           example=lambda problem, rng: (problem.prompt, problem.completion))
     tokens, mask = sft.demonstrations(task, len(case["pairs"]), random.Random(0), *case["split"])
     return {"tokens": tokens, "mask": mask, "splits": asked}
 
