@@ -109,7 +109,7 @@ def cell(folder, plan, seed, split="test", lr=LR):
             imitate(student, task, chosen, plan["epochs"], optimizer)
         if row == "all, then own":
             own = []
-            while len(own) < M // 2:
+            while len(own) < M // 2 and spent < 2 * rollout.sampled_tokens:  # it may cost as much as the teacher did
                 more = draw(student, task, 64, rng, generator)
                 own, spent = own + [e for e in examples(more, task) if e["right"]], spent + more.sampled_tokens
             own = own[:M // 2]
