@@ -23,7 +23,7 @@ import math
 from cells import main, spread, train
 
 SMALL = ["--n-layer", "2", "--n-embd", "64"]
-FULL = {"seeds": (0, 1, 2), "policies": ("warm start", "GRPO, 40 steps"), "batches": 40, "prompts": 16, "K": (1, 4), "critic": 40}
+FULL = {"seeds": (0, 1, 2), "policies": ("warm start", "GRPO, 40 steps"), "batches": 24, "prompts": 16, "K": (1, 4), "critic": 20}
 QUICK = {"seeds": (0,), "policies": ("warm start",), "batches": 6, "prompts": 8, "K": (1, 4), "critic": 10}
 GROUP = 8
 
