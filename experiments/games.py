@@ -6,8 +6,8 @@
 The claim (AlphaZero, arXiv:1712.01815): a policy says where to look, a value saves looking further, and a tree
 with both plays better than either of them, and better than the teacher of the policy.
 
-    v(s)  <-  max_a - v(s a)              by self-play: one ply of look-ahead, in positions of its own games; an end is worth its result
-    pi(a | s)  <-  a move of the teacher, a search of 6 plies       by imitation, in the same positions
+    v(s)  <-  max_a - v(s a)              by self-play: one ply of look-ahead, in positions of its own games and random ones; ends have a result
+    pi(a | s)  <-  the moves of the teacher, a search of 6 plies    by imitation, in the same positions
     MCTS  =  tree.py with sign=-1, for two players: leaves are worth v, priors are pi
 
 The game: four in a row on a board of 4 x 4; stones fall down. 161,029 positions, all solved: a draw. Measured: right moves (they keep
@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from cells import main, spread
 
-FULL = {"seeds": (0, 1, 2), "steps": 1600, "looks": 8, "positions": 500, "openings": 100, "pairs": 20, "simulations": 32}
+FULL = {"seeds": (0, 1, 2), "steps": 1200, "looks": 6, "positions": 300, "openings": 100, "pairs": 10, "simulations": 32}
 QUICK = {"seeds": (0,), "steps": 400, "looks": 2, "positions": 100, "openings": 20, "pairs": 2, "simulations": 32}
 SIDE, LOW = 4, (1 << 20) - 1  # a column is 5 bits, of which the highest stays empty
 
@@ -93,19 +93,21 @@ def best(looks, rng):
 
 
 def learn(steps, teacher, rng):
-    """Both heads, on 64 games at a time, a move in five random. Yields the network after every step."""
+    """Both networks, on 64 games at a time, a move in five random, and as many random positions. Yields them after every step."""
     import torch
     from torch.nn import Linear, ReLU, Sequential
     torch.manual_seed(rng.randrange(2**31))
-    net, games, seen = Sequential(Linear(40, 128), ReLU(), Linear(128, 128), ReLU(), Linear(128, 1 + SIDE)), [0] * 64, []
-    optimizer = torch.optim.Adam(net.parameters())
+    both = torch.nn.ModuleList(Sequential(Linear(40, 128), ReLU(), Linear(128, 128), ReLU(), Linear(128, out)) for out in (1, SIDE))
+    net, optimizer, games, seen = lambda x: torch.cat([each(x) for each in both], 1), torch.optim.Adam(both.parameters()), [0] * 64, []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1, 2 * (1 - step / steps))
-        rows = look_ahead(lambda qs: judge(net, qs)[0])(games)
-        seen = (seen + [(p, max(row.values()), best(said, rng)) for p, row, said in zip(games, rows, teacher(games))])[-8192:]
+        at = games + [opening(rng, rng.randrange(13)) for _ in games]
+        rows = look_ahead(lambda qs: judge(net, qs)[0])(at)
+        tops = [[float(said.get(c) == max(said.values())) for c in range(SIDE)] for said in teacher(at)]
+        seen = (seen + [(p, max(row.values()), top) for p, row, top in zip(at, rows, tops)])[-16384:]
         positions, v, a = (torch.tensor(x) for x in zip(*rng.sample(seen, min(len(seen), 512))))
         said = net((positions[:, None] >> torch.arange(40) & 1).float())
-        loss = (said[:, 0].tanh() - v).pow(2).mean() + torch.nn.functional.cross_entropy(said[:, 1:], a)
+        loss = (said[:, 0].tanh() - v).pow(2).mean() + torch.nn.functional.cross_entropy(said[:, 1:], a / a.sum(1, keepdim=True))
         optimizer.zero_grad(), loss.backward(), optimizer.step()
         games = [moves(p)[rng.choice([*row]) if rng.random() < 0.2 else best(row, rng)] for p, row in zip(games, rows)]
         games = [p if moves(p) else opening(rng, rng.randrange(9)) for p in games]
@@ -147,9 +149,9 @@ def cell(folder, plan, seed):
 
 def report(folder, plan, get):
     results = [*get([(seed,) for seed in plan["seeds"]]).values()]
-    lines = ["| player | right moves | drawn openings held | points against all others |", "|---|---|---|---|"]
-    lines += [f"| {name} | " + " | ".join(spread(r["players"][name][key] for r in results) for key in ("right", "held", "points")) + " |"
-              for name in results[0]["players"]]
+    lines = ["| player | right moves | drawn openings held | points against all others |", "|---|---|---|---|", *(
+        f"| {name} | " + " | ".join(spread(r["players"][name][key] for r in results) for key in ("right", "held", "points")) + " |"
+        for name in results[0]["players"])]
     curves = {f"{name}, seed {seed}": list(zip(*((look[0], look[k]) for look in r["curve"]))) for seed, r in zip(plan["seeds"], results)
               for k, name in ((1, "value"), (2, "MCTS, both"))}
     return "\n".join(lines), [{"title": "right moves", "x": "steps of self-play", "y": "share", "curves": curves}]
