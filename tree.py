@@ -16,9 +16,12 @@ The tests plug in trees whose values are known.
 The root is opened before the first simulation, when its N is 0: with sqrt(0) the first choice would not see
 the priors at all.
 
-What is simplified: one player, so no signs are flipped; no virtual loss: many trees advance together, and
-each waits for its own leaf. Source: AlphaZero, arXiv:1712.01815; for language models arXiv:2309.17179, with
-its constants.
+Two players who move in turn (sign=-1; experiments/games.py): v is for the player who is to move. What is
+good for one is bad for the other, so the sign flips at every node on the way up. The W of a node is for the
+player who moved there, the one who chooses among its siblings: `select` is the same for one player and for two.
+
+What is simplified: no virtual loss: many trees advance together, and each waits for its own leaf. Source:
+AlphaZero, arXiv:1712.01815; for language models arXiv:2309.17179, with its constants.
 """
 import math
 import random
@@ -27,7 +30,8 @@ import random
 class Tree:
     """A search tree in flat arrays, one entry a node. Node 0 is the root."""
 
-    def __init__(self, root):
+    def __init__(self, root, sign=1):
+        self.sign = sign              # -1: two players, see above
         self.states, self.parents, self.priors = [root], [-1], [1.0]
         self.visits, self.totals = [0], [0.0]
         self.count = [-1]             # of children; -1: not opened yet; 0: an end
@@ -86,8 +90,9 @@ class Tree:
         return self.states[j]
 
     def backup(self, j, value):
-        """Tell node j, and all above it, that `value` was seen below them."""
+        """Tell node j, and all above it, that `value` was seen below them; with two players, by the one who is to move at j."""
         while j >= 0:
+            value = self.sign * value
             self.visits[j] += 1
             self.totals[j] += value
             j = self.parents[j]
@@ -129,6 +134,8 @@ def mix_noise(priors, noise, alpha, rng):
 def open_leaf(tree, leaf, actions, priors, value, first_play=None, skip_ends=False):
     """Expand and backup: put in the tree what `expand` has said about the leaf."""
     drawn_again = tree.exhausted[0]
+    if tree.sign < 0 and first_play is None:  # the parent's Q is for the other player: a new child is worth what v said instead
+        first_play = [value] * len(actions)
     tree.add_children(leaf, actions, priors, first_play)
     tree.leaf_value[leaf] = value
     if drawn_again:
@@ -141,23 +148,23 @@ def open_leaf(tree, leaf, actions, priors, value, first_play=None, skip_ends=Fal
 
 
 def mcts(roots, expand, simulations, *, c_init=1.25, noise=0.0, alpha=0.3, seed=0, stop=None, together=256,
-         skip_ends=False):
+         skip_ends=False, sign=1):
     """Monte-Carlo tree search as in AlphaZero, on many trees at once, so that each call of the model is one
     large batch.
 
     roots: list of states, tuples. expand(states) -> actions, priors, values: for each state the list of its
     actions (none: it is an end), their prior probabilities, and the value of the state itself. Action a
     leads from state s to s + a (s + (a,) if a is not a tuple). All values are from the view of one player,
-    who wants them large. expand may return a fourth list: for each state what its children are worth at
-    first sight; otherwise a child that was never visited counts as much as its parent. simulations: leaves
-    visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero:
+    who wants them large; with sign=-1 there are two, and a value is for the one who is to move. expand may
+    return a fourth list: for each state what its children are worth at first sight; otherwise a child that
+    was never visited counts as much as its parent. simulations: leaves visited in each tree. noise: weight of Dirichlet(alpha) noise on the priors of the root (AlphaZero:
     0.25). stop(i) -> bool: whether tree i has had enough. together: how many trees advance in step; when
     one is done the next takes its place. skip_ends: an end is looked at once and never again, and a tree
     without anything else draws new actions at its root: for sampled actions, where coming back to an end
-    costs nothing and finds nothing. -> list of Tree. Unless it was stopped, the visits of a root are
-    `simulations`, and those of its children add up to them.
+    costs nothing and finds nothing. -> list of Tree. Unless it was stopped, the visits of a root are `simulations`, and
+    those of its children add up to them.
     """
-    trees, waiting, active = [Tree(root) for root in roots], list(range(len(roots))), []
+    trees, waiting, active = [Tree(root, sign) for root in roots], list(range(len(roots))), []
     while waiting or active:
         while waiting and len(active) < together:
             active.append(waiting.pop(0))

@@ -1,28 +1,38 @@
 """How noisy is a policy gradient? The same policy, the same samples, other baselines.
 
-    python experiments/gradient_variance.py            about 40 minutes on 2 cores; goes on cell by cell where it was stopped
-    python experiments/gradient_variance.py --quick    3 minutes, once the warm start is there
+    python experiments/gradient_variance.py            about 15 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/gradient_variance.py --quick    2 minutes, its warm start included
 
 The claim: a baseline takes noise away and leaves the mean where it is; the better it knows what is to
-come, the more. No baseline, the group's mean, the mean of the others, a critic (ppo.py, trained with
-the policy held fixed), and K rollouts from before each reasoning step (VinePPO).
+come, the more. No baseline, the mean of the others in the group (the group's own mean is the same times 7/8), a
+critic (ppo.py, trained with the policy held fixed), and K rollouts from before each reasoning step (VinePPO).
 
-The setting: countdown, a policy that does not move: the warm start, and the same after 20 steps of GRPO; seeds 0, 1 and 2. Many
-batches of 16 problems with 8 samples; each batch gives one gradient for every estimator, of the expected reward (sum over tokens, constant
-scale, ratio 1). Noise: the trace of the covariance of these gradients over the squared length of their mean, both without bias; halving it is worth
-twice as many samples. Noise times tokens: what counts if rollouts and samples cost the same. Results: docs/gradient_variance.{md,json,png}.
+    g = sum_t A_t s_t,  s_t = grad log pi(y_t)       E |g|^2 = sum_t E[A_t^2 |s_t|^2]       if the s_t are uncorrelated given A
+
+So theory says: the variance goes as the mean of A_t^2 (1 - pi(y_t))^2, for (1 - pi(y_t)) is the size of the score of the chosen logit.
+With A = r - b and a right share p it falls from p to p (1 - p) (1 + 1/7): little to gain where p is small.
+
+The setting: countdown, 0.1 million parameters, a policy that does not move: the warm start, and the same after 40 steps of GRPO; seeds 0, 1
+and 2. Many batches of 16 problems with 8 samples; each batch gives one gradient for every estimator, of the expected reward (sum over
+tokens, constant scale, ratio 1). Variance: the trace of the covariance of these gradients. Noise: that over the squared length of their mean,
+both without bias; halving it is worth twice as many samples. Variance times tokens: what counts if rollouts and samples cost the same.
+Results: docs/gradient_variance.{md,json,png}.
 """
+import math
+
 from cells import main, spread, train
 
-FULL = {"seeds": (0, 1, 2), "policies": ("warm start", "GRPO, 20 steps"), "batches": 60, "prompts": 16, "K": (1, 4, 9), "critic": 60}
-QUICK = {"seeds": (0,), "policies": ("warm start",), "batches": 4, "prompts": 4, "K": (1, 4), "critic": 4}
+SMALL = ["--n-layer", "2", "--n-embd", "64"]
+FULL = {"seeds": (0, 1, 2), "policies": ("warm start", "GRPO, 40 steps"), "batches": 24, "prompts": 16, "K": (1, 4), "critic": 20}
+QUICK = {"seeds": (0,), "policies": ("warm start",), "batches": 6, "prompts": 8, "K": (1, 4), "critic": 10}
 GROUP = 8
 
 
 def run_of(folder, plan, policy, seed):
     """-> the run whose policy is held fixed."""
-    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed)
-    return warm if policy == "warm start" else train(folder, f"grpo-{seed}", "--algo", "grpo", "--init", warm, "--seed", seed, steps=20)
+    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed, *SMALL)
+    return warm if policy == "warm start" else train(folder, f"grpo-{seed}", "--algo", "grpo", "--init", warm, "--seed", seed, *SMALL,
+                                                     steps=40)
 
 
 def cell(folder, plan, policy, seed):
@@ -36,7 +46,7 @@ def cell(folder, plan, policy, seed):
         return {"made": [str(run_of(folder, plan, each, seed)) for each in plan["policies"]]}
     run = run_of(folder, plan, policy, seed)
     critic = checkpoint.load_verifier(train(folder, f"critic-{run.name}", "--algo", "ppo", "--init", run, "--seed", seed, "--prompts",
-                                            "256", "--critic-warmup", plan["critic"], steps=plan["critic"]))
+                                            "256", "--critic-warmup", plan["critic"], *SMALL, steps=plan["critic"]))
     model, task, _ = checkpoint.load_run(run)
     rng, generator = random.Random(f"variance {seed}"), torch.Generator().manual_seed(int(seed))
     rule = lambda rollout: rule_rewards(task, rollout.problems, rollout.completions(task.tokenizer), rollout.finished.tolist(),
@@ -52,18 +62,21 @@ def cell(folder, plan, policy, seed):
         per_token = ppo.token_rewards(r, rollout.logprobs, rollout.logprobs, mask, beta=0.0)
         gae = lambda lam: ppo.gae(per_token, values, mask, 1.0, lam)[0]
         whole = lambda A: A[:, None].expand(mask.shape)
-        advantages = {"no baseline": whole(r), "group's mean": whole(group_advantages(r, GROUP, std=False)),
-                      "leave-one-out": whole(group_advantages(r, GROUP, std=False, baseline="leave_one_out")),
-                      "critic, lambda 1": gae(1.0), "critic, lambda 0.95": gae(0.95)}
+        advantages = {"no baseline": whole(r),
+                      "mean of the others": whole(group_advantages(r, GROUP, std=False, baseline="leave_one_out")),
+                      "critic, lambda 1": gae(1.0), "critic, lambda 0.95 (biased)": gae(0.95)}
         cost = dict.fromkeys(advantages, rollout.sampled_tokens)
         for K, method in vine.items():
             rollout.discarded = 0
             name = f"{K} rollouts a step"
             advantages[name], _, _ = method.advantages(rollout, r)
             cost[name] = rollout.sampled_tokens + rollout.discarded
+        surprise = mask * (1 - rollout.logprobs.exp()) ** 2  # |s_t|^2, by its largest part
         for name, A in advantages.items():
-            add(found.setdefault(name, [0, 0.0, 0.0, 0]), gradient(model, rollout, A, task.max_new_tokens), cost[name])
-    return {name: {"noise": noise(n, total, squares), "tokens": tokens / n} for name, (n, total, squares, tokens) in found.items()}
+            add(found.setdefault(name, [0, 0.0, 0.0, 0, 0.0]), gradient(model, rollout, A, task.max_new_tokens), cost[name],
+                float((A ** 2 * surprise).sum()))
+    return {name: {"variance": (squares - float(total @ total) / n) / (n - 1), "noise": noise(n, total, squares), "tokens": tokens / n,
+                   "theory": theory / n} for name, (n, total, squares, tokens, theory) in found.items()}
 
 
 def gradient(model, rollout, advantages, limit):
@@ -78,9 +91,10 @@ def gradient(model, rollout, advantages, limit):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-def add(sums, g, tokens):
-    """How many, their sum, the sum of their squared lengths, tokens: one gradient more."""
-    sums[0], sums[1], sums[2], sums[3] = sums[0] + 1, sums[1] + g, sums[2] + float(g @ g), sums[3] + tokens
+def add(sums, g, tokens, theory):
+    """How many, their sum, the sum of their squared lengths, tokens, what theory says: one gradient more."""
+    for i, each in enumerate((1, g, float(g @ g), tokens, theory)):
+        sums[i] = sums[i] + each
 
 
 def noise(n, total, squares):
@@ -96,24 +110,28 @@ def noise(n, total, squares):
     return variance / signal if signal > 0 else float("nan")
 
 
+def relative(x, to):
+    return x / to if to else float("nan")  # no right answer, no gradient
+
+
 def report(folder, plan, get):
     seeds, policies = plan["seeds"], plan["policies"]
     get([("runs", seed) for seed in seeds])
     found = get([(policy, seed) for policy in policies for seed in seeds])
-    names = list(found[policies[0], seeds[0]])
-    lines = ["| estimator | " + " | ".join(f"{p}: noise | tokens | noise × tokens, in thousands" for p in policies) + " |",
-             "|---|" + "---|---|---|" * len(policies)]
-    for name in names:
-        row = []
-        for policy in policies:
-            each = [found[policy, seed][name] for seed in seeds]
-            row += [spread((e["noise"] for e in each), ".1f"), spread((e["tokens"] for e in each), "d"),
-                    spread((e["noise"] * e["tokens"] / 1000 for e in each), ".0f")]
-        lines.append(f"| {name} | {' | '.join(row)} |")
+    names, lines, panels = list(found[policies[0], seeds[0]]), [], []
     places = list(range(1, len(names) + 1))
-    lines.append("\nIn the picture 1 is " + ", ".join(f"{k} {name}" if k > 1 else name for k, name in zip(places, names)) + ".")
-    return "\n".join(lines), [{"title": f"{policy}", "x": "estimator, in the order of the table", "y": "noise", "curves": {
-        f"seed {seed}": (places, [found[policy, seed][name]["noise"] for name in names]) for seed in seeds}} for policy in policies]
+    for policy in policies:
+        lines += [f"**{policy}**\n", "| estimator | variance | theory | tokens | variance × tokens | noise |", "|---|---|---|---|---|---|"]
+        for name in names:
+            pairs = [(found[policy, seed][name], found[policy, seed]["no baseline"]) for seed in seeds]
+            ratio = lambda *keys: spread(math.prod(relative(e[key], none[key]) for key in keys) for e, none in pairs)
+            lines.append(f"| {name} | {ratio('variance')} | {ratio('theory')} | {ratio('tokens')} | {ratio('variance', 'tokens')} | "
+                         f"{spread((e['noise'] for e, _ in pairs), '.1f')} |")
+        lines.append("")
+        panels.append({"title": policy, "x": "estimator, in the order of the table", "y": "variance, no baseline = 1", "curves": {
+            f"seed {seed}": (places, [relative(found[policy, seed][name]["variance"], found[policy, seed]["no baseline"]["variance"])
+                                      for name in names]) for seed in seeds}})
+    return "\n".join(lines) + "\nAll but the noise: 1 is that of no baseline, on the same samples.", panels
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """A learned reward is a proxy: how far can it be pushed before the truth turns?
 
-    python experiments/overoptimization.py            some hours on 2 cores; goes on cell by cell where it was stopped
-    python experiments/overoptimization.py --quick    3 minutes, once the warm start is there: one judge, one remedy
+    python experiments/overoptimization.py            about 15 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/overoptimization.py --quick    2 minutes, its warm start included: one judge, no remedy
 
 The claim (Gao et al., arXiv:2210.10760): over the distance d = sqrt(KL(pi || pi_start)) the proxy keeps
 rising while the true reward rises, turns and falls; Best-of-N gets further for a given d than
 reinforcement learning. Remedies: a KL in the loss, an ensemble of judges of which the most critical one
 is believed, judges that are trained anew on what the policy writes now.
 
-The setting: countdown, defaults, seeds 0, 1 and 2. Judges of all three kinds (verifier.py), trained before the first step on a few
-thousand samples of the warm start, so that they are mediocre. RL: methods/rm_rl.py. Best-of-N: the same judge chooses among N samples of the
+The setting: countdown, 0.1 million parameters, seeds 0, 1 and 2. A judge of verifier.py (`kinds`: orm, prm, rm), trained before the first
+step on a few thousand samples of the warm start, so that it is mediocre. RL: methods/rm_rl.py. Best-of-N: the same judge chooses among N samples of the
 warm start; n samples a problem give every N <= n without bias; d from KL = log N - (N - 1)/N, which is exact without ties. True: the
 rule. The turn is the highest point of the true reward, a mean over ten steps. Results: docs/overoptimization.{md,json,png}.
 """
@@ -17,22 +17,23 @@ import math
 
 from cells import main, metrics, spread, train
 
+SMALL = ["--n-layer", "2", "--n-embd", "64"]
 REMEDIES = {"none": [], "KL in the loss": ["--beta", "0.05"], "ensemble of 4": ["--judges", "4", "--ensemble", "min"],
             "fresh judge": ["--fresh-judge", "20"]}
-FULL = {"seeds": (0, 1, 2), "kinds": ("orm", "prm", "rm"), "remedies": tuple(REMEDIES), "steps": 300, "judge_steps": 20, "problems": 200,
-        "n": 128}
+FULL = {"seeds": (0, 1, 2), "kinds": ("orm",), "remedies": ("none", "KL in the loss"), "steps": 80, "judge_steps": 10, "problems": 100,
+        "n": 64}
 QUICK = {"seeds": (0,), "kinds": ("orm",), "remedies": ("none",), "steps": 12, "judge_steps": 4, "problems": 20, "n": 16}
 
 
 def rl(folder, plan, kind, remedy, seed):
     """-> the run of RL against a judge of this kind."""
     return train(folder, f"{kind}-{list(REMEDIES).index(remedy)}-{seed}", "--algo", "rm_rl", "--seed", seed, "--judge-kind", kind,
-                 "--judge-steps", plan["judge_steps"], *REMEDIES[remedy], steps=plan["steps"])
+                 "--judge-steps", plan["judge_steps"], *SMALL, *REMEDIES[remedy], steps=plan["steps"])
 
 
 def cell(folder, plan, what, *words):
     if what == "warm":  # first of all, one after the other: the runs share it
-        return {"made": str(train(folder, f"warm-{words[0]}", "--algo", "sft", "--seed", words[0]))}
+        return {"made": str(train(folder, f"warm-{words[0]}", "--algo", "sft", "--seed", words[0], *SMALL))}
     kind, remedy, seed = words
     run = rl(folder, plan, kind, remedy, seed)
     if what == "rl":

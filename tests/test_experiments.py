@@ -222,8 +222,8 @@ def test_overoptimization_from_end_to_end(tiny):
 def test_gradient_variance_from_end_to_end(tiny):
     text, panels = tiny("gradient_variance", {"seeds": (0,), "policies": ("warm start",), "batches": 3, "prompts": 2, "K": (1, 2),
                                               "critic": 1})
-    names = [line.split(" | ")[0] for line in text.splitlines()[2:9]]
-    assert names == ["| " + name for name in ("no baseline", "group's mean", "leave-one-out", "critic, lambda 1", "critic, lambda 0.95",
+    names = [line.split(" | ")[0] for line in text.splitlines()[4:10]]
+    assert names == ["| " + name for name in ("no baseline", "mean of the others", "critic, lambda 1", "critic, lambda 0.95 (biased)",
                                               "1 rollouts a step", "2 rollouts a step")] and len(panels) == 1
 
 
@@ -261,9 +261,9 @@ def test_the_noise_of_a_gradient_is_estimated_without_bias(experiment):
     generator = seeded()
     for _ in range(2000):
         g = torch.randn(50, 4, generator=generator) + torch.tensor([2.0, 0, 0, 0])
-        sums = [0, 0.0, 0.0, 0]
+        sums = [0, 0.0, 0.0, 0, 0.0]
         for each in g:
-            module.add(sums, each, 7)
+            module.add(sums, each, 7, 0.5)
         found.append(module.noise(*sums[:3]))
-    assert sums[3] == 350 and sum(found) / len(found) == pytest.approx(1, abs=0.05)
+    assert sums[3:] == [350, 25.0] and sum(found) / len(found) == pytest.approx(1, abs=0.05)
     assert math.isnan(module.noise(2, torch.zeros(2), 5.0))

@@ -1,6 +1,7 @@
 """Monte-Carlo tree search against toy trees whose values are known in advance."""
 import itertools
 import math
+import random
 from collections import Counter
 
 import pytest
@@ -204,3 +205,53 @@ def test_the_first_choice_sees_the_priors():
                              [0.0 for _ in states])
     [tree] = mcts([()], expand, 1)
     assert [tree.visits[k] for k in tree.children(0)] == [0, 1]
+
+
+# ---- two players
+
+def minimax(values, depth, path=""):
+    """The value of a path for the player who is to move there; `values` says it of the ends for the one who moved first."""
+    if len(path) == depth:
+        return values[path] * (-1) ** depth
+    return max(-minimax(values, depth, path + move) for move in "LR")
+
+
+def game(values, depth):
+    """`toy` as a game: an end is worth what it is to the player who would be to move there, everything else 0."""
+    return toy(lambda p: values["".join(p)] * (-1) ** depth, depth, inner=0.0)
+
+
+def test_what_the_other_player_would_never_allow_is_not_hoped_for():
+    """Left there is a 1, but the other one chooses there, and takes the -1. Right both are 0.25. One player would go left."""
+    values = {"LL": 1.0, "LR": -1.0, "RL": 0.25, "RR": 0.25}
+    [two], [one] = (mcts([("root",)], game(values, 2), 800, sign=sign) for sign in (-1, 1))
+    assert two.most_visited()[1] == "R" and one.most_visited()[1] == "L"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_two_players_find_the_minimax_value(depth):
+    """Trap 24, at odd and at even depths: the root's mean goes to the exact value (kept for the player who is not to move there), and
+    the most visited move is one that reaches it."""
+    rng = random.Random(seed(depth))
+    for _ in range(5):
+        values = {"".join(p): float(rng.choice((-1, 0, 1))) for p in itertools.product("LR", repeat=depth)}
+        [tree] = mcts([("root",)], game(values, depth), 3000, sign=-1)
+        exact = minimax(values, depth)
+        assert -tree.value(0) == pytest.approx(exact, abs=0.1)
+        best = max(tree.children(0), key=lambda k: tree.visits[k])
+        assert -minimax(values, depth, tree.states[best][1]) == exact
+
+
+def test_the_sign_flips_at_every_node_on_the_way_up():
+    """By hand: 0.5 for the player who is to move at the leaf is -0.5 for the one who moved there, 0.5 one above, -0.5 at the root."""
+    tree = Tree((), sign=-1)
+    tree.add_children(0, ["a"], [1.0])
+    tree.add_children(1, ["b"], [1.0])
+    tree.backup(2, 0.5)
+    assert tree.totals == [-0.5, 0.5, -0.5] and tree.visits == [1, 1, 1]
+
+
+def test_a_new_child_is_worth_what_was_said_of_its_parent_and_not_its_opposite():
+    expand = lambda states: ([["x", "y"]] * len(states), [[0.5, 0.5]] * len(states), [0.75] * len(states))
+    assert mcts([()], expand, 1, sign=-1)[0].first_play[1:3] == [0.75, 0.75]
+    assert mcts([()], expand, 1)[0].first_play[1:3] == [None, None]
