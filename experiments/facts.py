@@ -8,6 +8,7 @@ import torch
 import sft
 from grpo import GRPO, TABLE, GRPOConfig
 from model import GPT, GPTConfig
+from sample import SamplingConfig, collect
 from tasks import Task
 from tasks.tokenizer import Tokenizer
 
@@ -52,3 +53,10 @@ def reinforce(model, task, reward, steps, seed, row="dr_grpo", method=GRPO, look
 def chances(model, task, prompts):
     """The probability of every first token after each of the prompts, which are equally long -> (N, V)."""
     return model(torch.tensor([task.tokenizer.encode(prompt) for prompt in prompts]))[:, -1].softmax(-1)
+
+
+def samples(model, task, problems, n=1, seed=0):
+    """n completions of each problem -> list of (problem, text); the text of one that did not end is empty."""
+    rollout = collect(model, task, problems, SamplingConfig(group_size=n), torch.Generator().manual_seed(seed))
+    return [(p, text if done else "") for p, text, done in
+            zip(rollout.problems, rollout.completions(task.tokenizer), rollout.finished.tolist())]
