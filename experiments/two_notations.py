@@ -119,16 +119,18 @@ def report(folder, plan, get):
     seeds = plan["seeds"]
     found = get([(world, kind, seed) for world in plan["worlds"] for kind in REWARDS for seed in seeds])
     lines = ["| world | reward for notation | right | one notation throughout | numbers in digits | steps in the notation that knows them | "
-             "right, beside none |", "|" + "---|" * 7]
+             f"right, beside none: at the end | after {2 * plan['look']} steps (val) |", "|" + "---|" * 8]
     panels = []
     for world in plan["worlds"]:
         for kind in ("warm start", *REWARDS):
             runs = [found[world, REWARDS[0] if kind == "warm start" else kind, seed] for seed in seeds]
             ends = [run["before" if kind == "warm start" else "after"] for run in runs]
             cost = [end["right"] - found[world, "none", seed]["after"]["right"] for end, seed in zip(ends, seeds)]
+            early = [run["curve"][2]["right"] - found[world, "none", seed]["curve"][2]["right"] for run, seed in zip(runs, seeds)]
+            costs = " | ".join("–" if kind in ("none", "warm start") else spread(values, "+.3f") for values in (cost, early))
             home = spread((end["home"] for end in ends), ".2f") if world != "same" else "–"
             shares = [spread((end[name] for end in ends), form) for name, form in (("right", ".3f"), ("consistent", ".2f"), ("digits", ".2f"))]
-            lines.append(f"| {world} | {kind} | {' | '.join(shares)} | {home} | {'–' if kind in ('none', 'warm start') else spread(cost, '+.3f')} |")
+            lines.append(f"| {world} | {kind} | {' | '.join(shares)} | {home} | {costs} |")
         for name, title in (("right", "right answers"), ("consistent", "one notation throughout")):
             curves = {}
             for kind in REWARDS:
