@@ -22,10 +22,11 @@ from cells import main, spread
 
 VALUES, LEVELS = 8, [0.125, *(round(0.2 + 0.08 * i, 2) for i in range(11))]  # the first: never taught
 IDK = " I do not know"
-REWARDS = {"answers only": (0.0, 0.0), "a = 0.25": (0.25, 0.0), "a = 0.75": (0.75, 0.0), "w = 1": (0.0, 1.0), "w = 3": (0.0, 3.0)}
+LONG = "a = 0.25, 4 times as long"
+REWARDS = {"answers only": (0.0, 0.0), "a = 0.25": (0.25, 0.0), LONG: (0.25, 0.0), "a = 0.75": (0.75, 0.0), "w = 1": (0.0, 1.0), "w = 3": (0.0, 3.0)}
 ALL = [("dr_grpo", name) for name in REWARDS] + [("grpo", name) for name in ("a = 0.25", "a = 0.75", "w = 3")]
 FULL = {"seeds": (0, 1, 2), "runs": ALL, "subjects": 12, "sft": 300, "steps": 120, "prompts": 64}
-QUICK = {"seeds": (0,), "runs": [ALL[0], ALL[2], ALL[6]], "subjects": 8, "sft": 300, "steps": 100, "prompts": 64}
+QUICK = {"seeds": (0,), "runs": [ALL[0], ALL[3], ALL[7]], "subjects": 8, "sft": 300, "steps": 100, "prompts": 64}
 
 
 def theory(row, a, w):
@@ -86,10 +87,10 @@ def cell(folder, plan, row, name, seed):
     import torch
     import facts
     task, (a, w) = rumours(plan["subjects"]), REWARDS.get(name, (0, 0))
-    model = facts.warm_start(task, plan["sft"], seed)
+    model, steps = facts.warm_start(task, plan["sft"], seed), plan["steps"] * (4 if name == LONG else 1)
     if row != "warm":
         task.pool = [i for i, asked in enumerate(task.asked) if asked]
-        facts.reinforce(model, task, lambda problem, text, _: reward(a, w, problem.answer, text), plan["steps"], seed, row,
+        facts.reinforce(model, task, lambda problem, text, _: reward(a, w, problem.answer, text), steps, seed, row,
                         prompts=plan["prompts"], lr=1e-3)
     p = facts.chances(model, task, task.prompts)  # (subjects, V)
     answers = p[:, [task.tokenizer.encode(answer)[0] for answer in task.answers]]  # (subjects, VALUES)

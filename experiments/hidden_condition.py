@@ -91,40 +91,53 @@ def conditions(keys, shown):
     return Conditions()
 
 
-def cell(folder, plan, method, seed):
+def look(model, task):
+    """-> the exact chances of a policy, means over the keys of a level."""
     import torch
     import facts
-    from grpo import GRPO
-
-    class PassAtK(GRPO):
-        def advantages(self, rollout, rewards):
-            k = int(method[5:])
-            return pass_at_k_advantages(rewards, self.config.group_size, k)[:, None].expand(rollout.mask.shape)
-
-    task = conditions(plan["keys"], method == "shown")
-    model = facts.warm_start(task, plan["sft"], seed)
-    if method != "warm":
-        row = method if method == "maxrl" else "dr_grpo"
-        facts.reinforce(model, task, lambda problem, text, _: float(text == problem.answer), plan["steps"], seed, row,
-                        PassAtK if method[:5] == "pass@" else GRPO, prompts=plan["prompts"], lr=5e-4)
     tokens = torch.tensor([[task.tokenizer.encode(answer)[0] for answer in pair] for pair in task.pairs])
     m = torch.tensor(task.levels)
     # (keys, 2): the chance of the answer that fits condition 0 under it, and of the one that fits 1 under that
     right = torch.stack([facts.chances(model, task, [task.question(i, c).prompt for i in range(len(m))]).gather(1, tokens[:, c:c + 1])[:, 0]
                          for c in (0, 1)], 1)
-    return {"first": [float(right[m == level, 0].mean()) for level in LEVELS], "second": [float(right[m == level, 1].mean()) for level in LEVELS],
+    return {"first": [float(right[m == level, 0].mean()) for level in LEVELS],
             "larger": [float(right[m == level].amax(1).mean()) for level in LEVELS],
             **{f"pass@{k}": float(pass_at(k, m, *right.T).mean()) for k in (1, 2, 4, 8)}}
 
 
+def cell(folder, plan, seed):
+    """One warm start, and RL from it with every method; where the condition is shown, from one of its own."""
+    import copy
+    import facts
+    from grpo import GRPO
+
+    class PassAtK(GRPO):
+        k = 1
+
+        def advantages(self, rollout, rewards):
+            return pass_at_k_advantages(rewards, self.config.group_size, self.k)[:, None].expand(rollout.mask.shape)
+
+    hidden = conditions(plan["keys"], False)
+    start, found = facts.warm_start(hidden, plan["sft"], seed), {}
+    for method in plan["methods"]:
+        task = conditions(plan["keys"], True) if method == "shown" else hidden
+        model = facts.warm_start(task, plan["sft"], seed) if method == "shown" else copy.deepcopy(start)
+        learner = type("Learner", (PassAtK,), {"k": int(method[5:])}) if method.startswith("pass@") else GRPO
+        if method != "warm":
+            facts.reinforce(model, task, lambda problem, text, _: float(text == problem.answer), plan["steps"], seed,
+                            "maxrl" if method == "maxrl" else "dr_grpo", learner, prompts=plan["prompts"], lr=5e-4)
+        found[method] = look(model, task)
+    return found
+
+
 def report(folder, plan, get):
     seeds, methods = plan["seeds"], plan["methods"]
-    found = get([(method, seed) for method in methods for seed in seeds])
+    found = get([(seed,) for seed in seeds])
     lines = ["| |" + "".join(f" m = {m}: theory | here |" for m in LEVELS[1:]) + " m = 0.5: the likelier answer | pass@1 | pass@2 | pass@4 | pass@8 |",
              "|" + "---|" * (6 + 2 * (len(LEVELS) - 1))]
     curves = {}
     for method in methods:
-        runs = [found[method, seed] for seed in seeds]
+        runs = [found[seed,][method] for seed in seeds]
         cells = [f"{optimum(method, m):.2f} | {spread((run['first'][i] for run in runs), '.2f')}" for i, m in enumerate(LEVELS) if m > 0.5]
         scores = [spread((run[f"pass@{k}"] for run in runs), ".3f") for k in (1, 2, 4, 8)]
         lines.append(f"| {TITLES.get(method, method)} | {' | '.join(cells)} | {spread((run['larger'][0] for run in runs), '.2f')} | "

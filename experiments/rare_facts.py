@@ -21,7 +21,7 @@ from cells import main, spread
 
 BINS = [(0, 8), (8, 64), (64, 384)]
 PRICES = (0.0, 0.02, 0.1)
-FULL = {"seeds": (0, 1, 2), "prices": PRICES, "people": 48, "sft": 400, "steps": 150, "prompts": 64}
+FULL = {"seeds": (0, 1, 2), "prices": PRICES, "people": 48, "sft": 400, "steps": 100, "prompts": 64}
 QUICK = {"seeds": (0,), "prices": (0.02,), "people": 48, "sft": 400, "steps": 60, "prompts": 64}
 VIA = " via"
 
@@ -95,34 +95,41 @@ def exact(model, task):
     return at_once, answer / at_once.clamp(min=1e-9), steps
 
 
-def cell(folder, plan, price, seed):
+def look(model, task, price):
+    """-> what is reported of a policy: the chances of all questions, and their means, weighed by frequency."""
     import torch
+    at_once, direct, steps = exact(model, task)
+    weights = torch.tensor(task.weights) / sum(task.weights)
+    pays = torch.tensor([direct_pays(d, s, price) for d, s in zip(direct.tolist(), steps.tolist())])
+    return {"at_once": at_once.tolist(), "direct": direct.tolist(), "steps": steps.tolist(),
+            "by the rule": float((((at_once > 0.5) == pays) * weights).sum()), "tokens": float(((6 - 4 * at_once) * weights).sum()),
+            "right": float(((at_once * direct + (1 - at_once) * steps) * weights).sum())}
+
+
+def cell(folder, plan, seed):
+    """One warm start, and RL from it with every price."""
+    import copy
     import facts
     task = relations(plan["people"], seed)
     task.pieces = True
-    model = facts.warm_start(task, plan["sft"], seed)
-    task.pieces, weights, found = False, torch.tensor(task.weights), {}
-    for when in ("before", "after"):
-        at_once, direct, steps = exact(model, task)
-        pays = torch.tensor([direct_pays(d, s, float(price)) for d, s in zip(direct.tolist(), steps.tolist())])
-        agrees = (((at_once > 0.5) == pays) * weights).sum() / weights.sum()
-        right = ((at_once * direct + (1 - at_once) * steps) * weights).sum() / weights.sum()
-        found[when] = {"at_once": at_once.tolist(), "direct": direct.tolist(), "steps": steps.tolist(), "by the rule": float(agrees),
-                       "right": float(right), "tokens": float(((6 - 4 * at_once) * weights).sum() / weights.sum())}
-        if when == "before":
-            facts.reinforce(model, task, lambda problem, text, tokens: reward(float(price), problem.answer, text, tokens), plan["steps"],
-                            seed, prompts=plan["prompts"], lr=1e-3)
+    start = facts.warm_start(task, plan["sft"], seed)
+    task.pieces, found = False, {"warm start": look(start, task, 0.0)}
+    for price in plan["prices"]:
+        model = copy.deepcopy(start)
+        facts.reinforce(model, task, lambda problem, text, tokens: reward(price, problem.answer, text, tokens), plan["steps"], seed,
+                        prompts=plan["prompts"], lr=1e-3)
+        found[str(price)] = look(model, task, price)
     return found
 
 
 def report(folder, plan, get):
     seeds = plan["seeds"]
-    found = get([(price, seed) for price in plan["prices"] for seed in seeds])
+    found = get([(seed,) for seed in seeds])
     mean = lambda values: sum(values) / len(values)
     lines = ["| | c |" + "".join(f" rank {low + 1} to {high}: at once | p_direct | p_steps |" for low, high in BINS)
              + " right | tokens | by the rule |", "|" + "---|" * (5 + 3 * len(BINS))]
-    rows = [("warm start", "–", [found[plan["prices"][0], seed]["before"] for seed in seeds])]
-    rows += [("RL", price, [found[price, seed]["after"] for seed in seeds]) for price in plan["prices"]]
+    rows = [("warm start", "–", [found[seed,]["warm start"] for seed in seeds])]
+    rows += [("RL", price, [found[seed,][str(price)] for seed in seeds]) for price in plan["prices"]]
     for name, price, runs in rows:
         bins = [spread((mean(run[what][low:high]) for run in runs), ".2f") for low, high in BINS for what in ("at_once", "direct", "steps")]
         ends = [spread((run[what] for run in runs), form) for what, form in (("right", ".3f"), ("tokens", ".2f"), ("by the rule", ".2f"))]

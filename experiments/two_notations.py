@@ -23,7 +23,7 @@ from cells import main, spread
 
 NOTATIONS = {"digits": [f" {n}" for n in range(7)], "roman": [f" {n}" for n in "N I II III IV V VI".split()]}
 WORLDS, REWARDS = {"same": 0.25, "half": 0.5, "hardly": 0.9}, ("none", "target")  # a world: how often a step that is not known is wrong
-FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "k": 4, "sft": 300, "steps": 100, "prompts": 32, "lambda": 0.5, "look": 10}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "k": 4, "sft": 200, "steps": 60, "prompts": 32, "lambda": 0.5, "look": 10}
 QUICK = {"seeds": (0,), "worlds": ("same", "hardly"), "k": 3, "sft": 200, "steps": 60, "prompts": 32, "lambda": 0.5, "look": 10}
 VALUE = {name.strip(): (value, notation) for notation, names in NOTATIONS.items() for value, name in enumerate(names)}
 
