@@ -15,7 +15,7 @@ At equal depth of computation, for a problem of n steps and L layers: a chain re
 (n + 1) L layers one after the other; pause tokens, as many and with the same curriculum, are all read at once: L. So what thoughts have
 beyond pauses is depth. `at once`: thoughts without the curriculum. The same number of problems for all, two layers, width 64.
 
-What a thought says: a linear probe (ridge regression) for the value of step j from h_(j-1), fitted on train problems and tried on
+What a thought says: a linear probe (logistic regression) for the value of step j from h_(j-1), fitted on train problems and tried on
 test problems; beside it the same for pause tokens, and from h_0 alone (of the model with thoughts). The lens: the nearest token to h_(j-1).
 Simplified: one thought a step; the optimizer is not begun anew at a stage; 30 % of the rows come from an earlier stage. Accuracy is greedy.
 Results: docs/coconut.{md,json,png}.
@@ -62,14 +62,19 @@ def values(task, problem):
     return [int(step.split()[-1][-1] if "=" in step else step) for step in task.chain(problem).split(", ")[:-1]]
 
 
-def probe(train, labels, test, truth, ridge=1.0):
-    """A linear map from states (N, C) to classes, fitted by ridge regression onto one-hot labels (N,) -> its accuracy on test."""
+def probe(train, labels, test, truth, steps=150):
+    """Multinomial logistic regression from states (N, C) to values (N,), by Adam on all of `train` at once -> its accuracy on `test`."""
     import torch
     mean, std = train.mean(0), train.std(0) + 1e-6
-    X, Z = (torch.cat(((x - mean) / std, torch.ones(len(x), 1)), 1) for x in (train, test))
-    Y = torch.nn.functional.one_hot(labels, int(max(labels.max(), truth.max())) + 1).float()
-    W = torch.linalg.solve(X.T @ X + ridge * torch.eye(X.shape[1]), X.T @ Y)
-    return float(((Z @ W).argmax(1) == truth).float().mean())
+    X, Z = (train - mean) / std, (test - mean) / std
+    with torch.enable_grad():
+        linear = torch.nn.Linear(X.shape[1], int(max(labels.max(), truth.max())) + 1)
+        optimizer = torch.optim.Adam(linear.parameters(), lr=0.03, weight_decay=1e-3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(linear(X), labels).backward()
+            optimizer.step()
+    return float((linear(Z).argmax(1) == truth).float().mean())
 
 
 def no_mirror(problem):
@@ -122,7 +127,7 @@ def read_thoughts(task, model, train, test):
 
 def report(folder, plan, get):
     seeds, kinds = plan["seeds"], plan["kinds"]
-    found = get([(name, kind, seed) for name in plan["tasks"] for kind in kinds for seed in seeds])
+    found = get([(name, kind, seed) for name in plan["tasks"] for seed in seeds for kind in kinds])
     mean = lambda runs: [sum(values) / len(values) for values in zip(*runs)]
     lines, panels = ["| task | | right | by number of steps | tokens |", "|" + "---|" * 5], []
     for name in plan["tasks"]:
@@ -136,16 +141,17 @@ def report(folder, plan, get):
             curves[TITLES[kind]] = ([int(n) for n in by_steps], mean(zip(*by_steps.values())))
         if len(by_steps) > 1:
             panels.append({"title": name.replace("_", " "), "x": "steps of the chain", "y": "share of right answers", "curves": curves})
-    lines += ["", "| task | step | constant | probe on h_0 | probe on pause tokens | probe on thoughts | lens on thoughts |", "|" + "---|" * 7]
+    lines += ["", "| task | step | constant | probe on h_0 | probe on pause tokens | probe on thoughts | lens on pause tokens | lens on thoughts |", "|" + "---|" * 8]
     for name in plan["tasks"]:
         of = lambda kind, what: [found[name, kind, seed][what] for seed in seeds]
-        columns = [of("thoughts", "constant"), of("thoughts", "question"), of("pause", "probe"), of("thoughts", "probe"), of("thoughts", "lens")]
+        columns = [of("thoughts", "constant"), of("thoughts", "question"), of("pause", "probe"), of("thoughts", "probe"),
+                   of("pause", "lens"), of("thoughts", "lens")]
         for j in range(len(columns[0][0])):
             cells = [spread((run[j] for run in runs), ".2f") if runs[0][j] is not None else "–" for runs in columns]
             lines.append(f"| {name.replace('_', ' ')} | {j + 1} | {' | '.join(cells)} |")
         panels.append({"title": f"{name.replace('_', ' ')}: value of a step", "x": "step", "y": "accuracy on test problems", "curves": {
             title: (list(range(1, len(runs[0]) + 1)), mean(runs)) for title, runs in zip(
-                ("constant", "from the question (h_0)", "pause tokens", "thoughts"), columns)}})
+                ("constant", "probe: h_0", "probe: pause", "probe: thoughts", "lens: pause", "lens: thoughts"), columns) if runs[0][0] is not None}})
     problems = ", ".join(f"{name.replace('_', ' ')} {found[name, kinds[0], seeds[0]]['problems']}" for name in plan["tasks"])
     lines.append(f"\n{plan['steps']} steps of {plan['batch']} problems; test problems: {problems}; tokens: with <think>, thoughts and EOS; "
                  f"seeds {', '.join(map(str, seeds))}: mean (lowest to highest).")
