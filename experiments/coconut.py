@@ -24,8 +24,8 @@ from cells import main, spread
 
 SIZES = {"iterated_squaring": {"p": 347, "min_k": 2, "max_k": 5}, "circuit": {"inputs": 3, "gates": 4}}
 TITLES = {"chain": "chain of thought", "none": "no chain", "pause": "pause tokens", "at once": "thoughts at once", "thoughts": "thoughts"}
-FULL = {"seeds": (0, 1, 2), "tasks": tuple(SIZES), "kinds": tuple(TITLES), "steps": 700, "batch": 32, "problems": 300}
-QUICK = {"seeds": (0,), "tasks": ("iterated_squaring",), "kinds": ("none", "pause", "thoughts"), "steps": 400, "batch": 32, "problems": 300}
+FULL = {"seeds": (0, 1, 2), "tasks": tuple(SIZES), "kinds": tuple(TITLES), "steps": 700, "batch": 32, "problems": 300, "probe": 150}
+QUICK = {"seeds": (0,), "tasks": ("iterated_squaring",), "kinds": ("none", "pause", "thoughts"), "steps": 400, "batch": 32, "problems": 300, "probe": 150}
 
 
 def stage_of(done, last):
@@ -62,11 +62,10 @@ def values(task, problem):
     return [int(step.split()[-1][-1] if "=" in step else step) for step in task.chain(problem).split(", ")[:-1]]
 
 
-def probe(train, labels, test, truth, steps=150):
+def probe(train, labels, test, truth, steps):
     """Multinomial logistic regression from states (N, C) to values (N,), by Adam on all of `train` at once -> its accuracy on `test`."""
     import torch
-    mean, std = train.mean(0), train.std(0) + 1e-6
-    X, Z = (train - mean) / std, (test - mean) / std
+    X, Z = ((x - train.mean(0)) / (train.std(0) + 1e-6) for x in (train, test))
     with torch.enable_grad():
         linear = torch.nn.Linear(X.shape[1], int(max(labels.max(), truth.max())) + 1)
         optimizer = torch.optim.Adam(linear.parameters(), lr=0.03, weight_decay=1e-3)
@@ -78,7 +77,7 @@ def probe(train, labels, test, truth, steps=150):
 
 
 def no_mirror(problem):
-    """Iterated squaring: r and p - r have the same squares, so an answer may be known by heart from the other one; not here."""
+    """Iterated squaring: r and p - r have the same squares. Whether this problem's answer cannot be known by heart from the other's."""
     from tasks import split_of
     name, p, r, k = problem.key if problem.key[0] == "iterated_squaring" else (None,) * 4
     return name is None or split_of((name, p, p - r, k)) != "train"
@@ -93,22 +92,23 @@ def cell(folder, plan, name, kind, seed):
     problems, rng = list(filter(no_mirror, evaluate.fixed_problems(task, "test", plan["problems"]))), random.Random("probe")
     steps = [len(values(task, problem)) for problem in problems]
     if kind == "chain":
-        judged = evaluate.sample_and_judge(model, task, problems, 1, temperature=0.0)
-        right, tokens = [j["right"] for j in judged], sum(j["length"] for j in judged) / len(judged)
+        right, lengths = zip(*((j["right"], j["length"]) for j in evaluate.sample_and_judge(model, task, problems, 1, temperature=0.0)))
+        tokens = sum(lengths) / len(lengths)
     else:
         logprobs, ids, mask, states = latent.run(model, [latent.row(task, p, last, kind != "none") for p in problems], kind != "pause")
         right = ((logprobs.argmax(-1) == ids) | ~mask).all(1).tolist()
-        tokens = float(mask.sum(1).float().mean() + 1) + (sum(steps) / len(steps) if kind != "none" else 0)  # <think> is one too
+        tokens = float(mask.sum(1).float().mean() + 1) + (kind != "none") * sum(steps) / len(steps)  # <think> is one too
     result = {"right": sum(right) / len(right), "tokens": tokens, "problems": len(problems), "by steps": {
         n: sum(r for r, m in zip(right, steps) if m == n) / steps.count(n) for n in sorted(set(steps))}}
     if kind in ("chain", "none"):
         return result
     known = [task.sample_problem(rng) for _ in range(5 * plan["problems"])]
     before = latent.run(model, [latent.row(task, p, last) for p in known], kind != "pause")[3]
-    return result | read_thoughts(task, model, (before, [values(task, p) for p in known]), (states, [values(task, p) for p in problems]))
+    truths = [[values(task, p) for p in some] for some in (known, problems)]
+    return result | read_thoughts(task, model, (before, truths[0]), (states, truths[1]), plan["probe"])
 
 
-def read_thoughts(task, model, train, test):
+def read_thoughts(task, model, train, test, steps):
     """train, test: states (N, n + 1, C), and a list of values a problem -> for every step j: the accuracy of the probe from h_(j-1), of that
     from h_0, of a constant guess, and of the nearest token (None if values are no tokens by themselves)."""
     import torch
@@ -117,7 +117,7 @@ def read_thoughts(task, model, train, test):
         rows = [torch.tensor([i for i, v in enumerate(vs) if len(v) > j]) for _, vs in (train, test)]
         labels, truth = (torch.tensor([vs[i][j] for i in at.tolist()]) for (_, vs), at in zip((train, test), rows))
         for title, state in (("probe", j), ("question", 0)):
-            found[title].append(probe(train[0][rows[0], state], labels, test[0][rows[1], state], truth))
+            found[title].append(probe(train[0][rows[0], state], labels, test[0][rows[1], state], truth, steps))
         found["constant"].append(float((truth == labels.mode().values).float().mean()))
         nearest = task.tokenizer.decode_batch(model.logits(test[0][rows[1], j]).argmax(-1)[:, None].tolist())
         squaring = task.name == "iterated_squaring"
@@ -129,18 +129,16 @@ def report(folder, plan, get):
     seeds, kinds = plan["seeds"], plan["kinds"]
     found = get([(name, kind, seed) for name in plan["tasks"] for seed in seeds for kind in kinds])
     mean = lambda runs: [sum(values) / len(values) for values in zip(*runs)]
-    lines, panels = ["| task | | right | by number of steps | tokens |", "|" + "---|" * 5], []
+    lines, panels = ["| task | | right | by number of steps | tokens, with thoughts |", "|" + "---|" * 5], []
     for name in plan["tasks"]:
         curves = {}
         for kind in kinds:
             runs = [found[name, kind, seed] for seed in seeds]
             by_steps = {n: [run["by steps"][n] for run in runs] for n in runs[0]["by steps"]}
-            each = ", ".join(f"{n}: {spread(v, '.2f')}" for n, v in by_steps.items())
-            lines.append(f"| {name.replace('_', ' ')} | {TITLES[kind]} | {spread((run['right'] for run in runs), '.3f')} | {each} | "
-                         f"{runs[0]['tokens']:.1f} |")
+            cells = [spread((run["right"] for run in runs)), ", ".join(f"{n}: {spread(v, '.2f')}" for n, v in by_steps.items())]
+            lines.append(f"| {name.replace('_', ' ')} | {TITLES[kind]} | {' | '.join(cells)} | {runs[0]['tokens']:.1f} |")
             curves[TITLES[kind]] = ([int(n) for n in by_steps], mean(zip(*by_steps.values())))
-        if len(by_steps) > 1:
-            panels.append({"title": name.replace("_", " "), "x": "steps of the chain", "y": "share of right answers", "curves": curves})
+        panels += [{"title": name.replace("_", " "), "x": "steps of the chain", "y": "share of right answers", "curves": curves}] * (len(by_steps) > 1)
     lines += ["", "| task | step | constant | probe on h_0 | probe on pause tokens | probe on thoughts | lens on pause tokens | lens on thoughts |", "|" + "---|" * 8]
     for name in plan["tasks"]:
         of = lambda kind, what: [found[name, kind, seed][what] for seed in seeds]
@@ -152,9 +150,8 @@ def report(folder, plan, get):
         panels.append({"title": f"{name.replace('_', ' ')}: value of a step", "x": "step", "y": "accuracy on test problems", "curves": {
             title: (list(range(1, len(runs[0]) + 1)), mean(runs)) for title, runs in zip(
                 ("constant", "probe: h_0", "probe: pause", "probe: thoughts", "lens: pause", "lens: thoughts"), columns) if runs[0][0] is not None}})
-    problems = ", ".join(f"{name.replace('_', ' ')} {found[name, kinds[0], seeds[0]]['problems']}" for name in plan["tasks"])
-    lines.append(f"\n{plan['steps']} steps of {plan['batch']} problems; test problems: {problems}; tokens: with <think>, thoughts and EOS; "
-                 f"seeds {', '.join(map(str, seeds))}: mean (lowest to highest).")
+    problems = " and ".join(str(found[name, kinds[0], seeds[0]]["problems"]) for name in plan["tasks"])
+    lines.append(f"\n{plan['steps']} steps of {plan['batch']} problems; {problems} test problems; mean (lowest to highest) of {len(seeds)} seeds.")
     return "\n".join(lines), panels
 
 

@@ -16,14 +16,14 @@ numerals, a third chooses at each step. Some of their steps are wrong. Three wor
   hardly    the same, but it errs in nine of ten of the other steps
 If mixing is only noise, the reward costs nothing anywhere; if each notation is good for something, it costs where they are divided, unless
 RL teaches each notation what only the other one knew. Rewards: none; target, the share of digits, with lambda.
-Accuracy and consistency (share of answers in one notation throughout): held-out problems (split test), two samples each.
+Accuracy and consistency (share of answers in one notation throughout): held-out problems (split test), eight samples each.
 Results: docs/two_notations.{md,json,png}.
 """
 from cells import main, spread
 
 NOTATIONS = {"digits": [f" {n}" for n in range(7)], "roman": [f" {n}" for n in "N I II III IV V VI".split()]}
 WORLDS, REWARDS = {"same": 0.25, "half": 0.5, "hardly": 0.9}, ("none", "target")  # a world: how often a step that is not known is wrong
-FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "k": 4, "sft": 200, "steps": 60, "prompts": 32, "lambda": 0.5, "look": 10}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "k": 3, "sft": 200, "steps": 100, "prompts": 32, "lambda": 0.5, "look": 10}
 QUICK = {"seeds": (0,), "worlds": ("same", "hardly"), "k": 3, "sft": 200, "steps": 60, "prompts": 32, "lambda": 0.5, "look": 10}
 VALUE = {name.strip(): (value, notation) for notation, names in NOTATIONS.items() for value, name in enumerate(names)}
 
@@ -107,12 +107,12 @@ def cell(folder, plan, world, kind, seed):
 
     def look(step):
         if step % plan["look"] == 0:
-            curve.append({"step": step, **measure(task, world, facts.samples(model, task, val, 2))})
+            curve.append({"step": step, **measure(task, world, facts.samples(model, task, val, 4))})
 
-    before = measure(task, world, facts.samples(model, task, test, 2))
+    before = measure(task, world, facts.samples(model, task, test, 8))
     facts.reinforce(model, task, lambda problem, text, _: reward(kind, plan["lambda"], problem, text), plan["steps"], seed,
-                    prompts=plan["prompts"], lr=1e-3, look=look)
-    return {"before": before, "after": measure(task, world, facts.samples(model, task, test, 2)), "curve": curve, "problems": len(test)}
+                    prompts=plan["prompts"], lr=5e-4, look=look)
+    return {"before": before, "after": measure(task, world, facts.samples(model, task, test, 8)), "curve": curve, "problems": len(test)}
 
 
 def report(folder, plan, get):
@@ -140,7 +140,7 @@ def report(folder, plan, get):
             panels.append({"title": f"{world}: {title}", "x": "step of RL", "y": "share of samples (val)", "curves": curves})
     problems = next(iter(found.values()))["problems"]
     lines.append(f"\nSums of {plan['k']} numbers, {plan['sft']} steps of 64 demonstrations, {plan['steps']} steps of RL (dr_grpo) with "
-                 f"{8 * plan['prompts']} samples, lambda {plan['lambda']}; {problems} test problems, 2 samples each; seeds "
+                 f"{8 * plan['prompts']} samples, lambda {plan['lambda']}; {problems} test problems, 8 samples each; seeds "
                  f"{', '.join(map(str, seeds))}: mean (lowest to highest).")
     return "\n".join(lines), panels
 
