@@ -126,7 +126,7 @@ def report(folder, plan, get):
                            "y": "share that is answered", "curves": {n: (LEVELS, mean(n)) for r, n in plan["runs"] if r == row}})
     lines.append(f"\n{plan['subjects']} subjects for each of {len(LEVELS)} q, {plan['sft']} steps of 64 demonstrations, {plan['steps']} "
                  f"steps of RL with {8 * plan['prompts']} samples; seeds {', '.join(map(str, seeds))}: mean (lowest to highest).")
-    return "\n".join(lines), panels
+    return "\n".join([*lines, "[What it means](claims.md#i-do-not-know)"]), panels
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def report(folder, plan, get):
                 ("constant", "probe: h_0", "probe: pause", "probe: thoughts", "lens: pause", "lens: thoughts"), columns) if runs[0][0] is not None}})
     problems = " and ".join(str(found[name, kinds[0], seeds[0]]["problems"]) for name in plan["tasks"])
     lines.append(f"\n{plan['steps']} steps of {plan['batch']} problems; {problems} test problems; mean (lowest to highest) of {len(seeds)} seeds.")
-    return "\n".join(lines), panels
+    return "\n".join([*lines, "[What it means](claims.md#thoughts-without-words)"]), panels
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def report(folder, plan, get):
                   name: ((1, 2, 4, 8), mean([run[f"pass@{k}"] for k in (1, 2, 4, 8)] for run in runs)) for name, runs in curves.items()}}]
     lines.append(f"\n{plan['keys']} keys for each m, {plan['sft']} steps of 64 demonstrations, {plan['steps']} steps of RL with "
                  f"{8 * plan['prompts']} samples in groups of 8; seeds {', '.join(map(str, seeds))}: mean (lowest to highest).")
-    return "\n".join(lines), panels
+    return "\n".join([*lines, "[What it means](claims.md#two-answers-fit)"]), panels
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def report(folder, plan, get):
     lines.append(f"\n{8 * plan['people']} questions, {plan['sft']} steps of 64 demonstrations, {plan['steps']} steps of RL (dr_grpo) with "
                  f"{8 * plan['prompts']} samples; seeds {', '.join(map(str, seeds))}: mean (lowest to highest). right, tokens: weighed by "
                  "frequency, with EOS.")
-    return "\n".join(lines), panels
+    return "\n".join([*lines, "[What it means](claims.md#often-at-once-rarely-by-steps)"]), panels
 
 
 if __name__ == "__main__":

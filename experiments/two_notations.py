@@ -142,7 +142,7 @@ def report(folder, plan, get):
     lines.append(f"\nSums of {plan['k']} numbers, {plan['sft']} steps of 64 demonstrations, {plan['steps']} steps of RL (dr_grpo) with "
                  f"{8 * plan['prompts']} samples, lambda {plan['lambda']}; {problems} test problems, 8 samples each; seeds "
                  f"{', '.join(map(str, seeds))}: mean (lowest to highest).")
-    return "\n".join(lines), panels
+    return "\n".join([*lines, "[What it means](claims.md#two-notations)"]), panels
 
 
 if __name__ == "__main__":
