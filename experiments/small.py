@@ -45,11 +45,13 @@ def imitate(task, seed, steps, **settings):
     return make
 
 
-def reinforce(task, seed, start, algo="grpo", steps=10**9, tokens=10**12, offset=0.0, look=None, **settings):
+def reinforce(task, seed, start, algo="grpo", steps=10**9, tokens=10**12, offset=0.0, problems=None, look=None,
+              **settings):
     """-> make(model) for `kept`: the weights of `start`, then `algo` until so many steps were taken or so many tokens sampled.
 
-    The reward is 1 if the answer is right, else 0, and `offset` more. settings: those of the method. look(task, rollout, right) -> dict that is
-    added to the line of a step. make returns the lines: accuracy, tokens and processor time so far.
+    The reward is 1 if the answer is right, else 0, and `offset` more. problems: a list to draw from; None: fresh ones of the training split.
+    settings: those of the method. look(rollout, right) -> dict that is added to the line of a step. make returns the lines: accuracy and
+    entropy of the step, tokens and processor time so far.
     """
     def make(policy):
         policy.load_state_dict(start.state_dict())
@@ -59,13 +61,13 @@ def reinforce(task, seed, start, algo="grpo", steps=10**9, tokens=10**12, offset
         method = cls(policy, task, from_flags(cls.Config, row | settings), torch.Generator().manual_seed(int(seed)), reward)
         rng, lines, used, started = random.Random(f"problems {seed}"), [], 0, time.process_time()
         while len(lines) < steps and used < tokens:
-            rollout = method.collect([task.sample_problem(rng) for _ in range(method.config.prompts)])
+            draw = (lambda: rng.choice(problems)) if problems else (lambda: task.sample_problem(rng))
+            rollout = method.collect([draw() for _ in range(method.config.prompts)])
             right = rollout.right(task).float()
             method.update(rollout, right + offset)
             used += rollout.sampled_tokens + rollout.discarded
-            lines.append({"accuracy": float(right.mean()), "tokens": used, "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()),
-                           "seconds": time.process_time() - started,
-                          **(look(task, rollout, right) if look else {})})
+            lines.append({"accuracy": float(right.mean()), "entropy": float(-rollout.logprobs.sum() / rollout.mask.sum()), "tokens": used,
+                          "seconds": time.process_time() - started, **(look(rollout, right) if look else {})})
         return lines
     return make
 

@@ -1,0 +1,128 @@
+"""Which way of writing does reinforcement learning keep, when the warm start knows several?
+
+    python experiments/echo_chamber.py            about 10 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/echo_chamber.py --quick    3 minutes, its warm starts included: one seed
+
+The claim (arXiv:2504.07912): reinforcement learning lets one of the formats of the pretraining win within few steps, mostly the one that
+is most often right before it, and which one that is depends on the size of the model. With shares s_f, accuracies a_f and a policy that
+can move nothing but the shares, the policy gradient is
+
+    d log s_f / dt  is proportional to  a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows
+
+The setting: modular addition of three to six numbers, mod 7, demonstrations in equal shares of
+
+    direct   <think></think><answer>2</answer>
+    sums     <think>5, 1, 0, 2, </think><answer>2</answer>                          the bare sums so far
+    pairs    <think>5: 5, 3: 1, 6: 0, 2: 2, </think><answer>2</answer>              each with its number in front of it
+    twin     the same with " = " in the place of ": ", so that two formats are equally good, in the world "twins"
+
+Worlds: "three" (direct, sums, pairs) and "twins" (pairs, twin). Sizes: 1 layer of width 32 and 2 layers of width 64 (small.py). GRPO.
+Results: docs/echo_chamber.{md,json,png}.
+"""
+import re
+
+from cells import main, spread
+
+WORLDS = {"three": ("direct", "sums", "pairs"), "twins": ("pairs", "twin")}
+SIZES = {"small": (1, 32), "large": (2, 64)}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 500, "steps": 60, "prompts": 32, "problems": 200, "n": 16}
+QUICK = FULL | {"seeds": (0,), "sft": 300, "steps": 40, "problems": 50}
+
+
+def make_task(formats):
+    """Modular addition whose demonstrations are written in one of `formats`, drawn anew for each."""
+    from tasks.modular_addition import ModularAddition, ModularAdditionOptions
+    from tasks.tokenizer import Tokenizer
+
+    class Formats(ModularAddition):
+        def demonstration(self, problem, rng):
+            return f"<think>{written(rng.choice(formats), self.chain(problem))}</think><answer>{problem.answer}</answer>"
+
+        def describe(self, problem, completion):
+            return {name: float(format_of(completion) == name) for name in (*formats, None)}
+
+    task = Formats(ModularAdditionOptions(min_k=3, max_k=6, cot="on"))
+    task.name, task.tokenizer = "modular_addition", Tokenizer("formats", [*sorted(task.tokenizer.vocabulary), " = "])
+    return task
+
+
+def written(name, chain):
+    """The chain of the task, "5: 5, 3: 1, ", in another format.
+
+    >>> [written(name, "5: 5, 3: 1, ") for name in ("direct", "sums", "pairs", "twin")]
+    ['', '5, 1, ', '5: 5, 3: 1, ', '5 = 5, 3 = 1, ']
+    """
+    return {"direct": "", "sums": re.sub("[0-9]+: ", "", chain), "pairs": chain, "twin": chain.replace(": ", " = ")}[name]
+
+
+def format_of(text):
+    """The format of a completion, right or wrong; None for what is none of them, or a mixture."""
+    thinking = re.match(r"<think>(.*)</think>", text)
+    patterns = {"direct": "", "sums": "([0-9]+, )+", "pairs": "([0-9]+: [0-9]+, )+", "twin": "([0-9]+ = [0-9]+, )+"}
+    return next((name for name, pattern in patterns.items() if thinking and re.fullmatch(pattern, thinking[1])), None)
+
+
+def cell(folder, plan, world, size, seed):
+    import evaluate, small
+    formats, (layers, width) = WORLDS[world], SIZES[size]
+    task = make_task(formats)
+    shape = {"n_layer": layers, "n_embd": width}
+    name = f"formats-{world}-{size}-{plan['sft']}"
+    warm, _ = small.kept(name, task, small.imitate(task, seed, plan["sft"]), seed, **shape)
+
+    def look(rollout, right):
+        found = [format_of(text) for text in rollout.completions(task.tokenizer)]
+        return {"shares": {f: found.count(f) / len(found) for f in formats}}
+
+    policy, lines = small.kept(f"{name}-grpo-{plan['steps']}", task, small.reinforce(
+        task, seed, warm, steps=plan["steps"], prompts=plan["prompts"], look=look), seed, **shape)
+    problems, result = evaluate.fixed_problems(task, "test", plan["problems"]), {"curve": [line["shares"] for line in lines]}
+    for when, model in (("before", warm), ("after", policy)):
+        judged = evaluate.sample_and_judge(model, task, problems, plan["n"], batch=1024)
+        of = {f: [j["right"] for j in judged if j[f]] for f in formats}
+        result[when] = {"pass@1": sum(j["right"] for j in judged) / len(judged), "shares": {f: len(of[f]) / len(judged) for f in formats},
+                        "right": {f: sum(of[f]) / len(of[f]) if of[f] else None for f in formats}}
+    return result
+
+
+def replicator(shares, accuracies, rate, steps):
+    """The equation above in steps of `rate` -> the shares after each.
+
+    >>> [round(s["a"], 3) for s in replicator({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 0.5}, 1.0, 2)]
+    [0.5, 0.622, 0.731]
+    """
+    import math
+    found = [dict(shares)]
+    for _ in range(steps):
+        grown = {f: s * math.exp(rate * accuracies[f]) for f, s in found[-1].items()}
+        found.append({f: g / sum(grown.values()) for f, g in grown.items()})
+    return found
+
+
+def report(folder, plan, get):
+    found = get([(world, size, seed) for world in plan["worlds"] for size in plan["sizes"] for seed in plan["seeds"]])
+    lines = ["| world | size | format | right before | share before | share after | won in | pass@1 before | after |", "|---" * 9 + "|"]
+    panels, best_won, cases = [], 0, 0
+    for world in plan["worlds"]:
+        for size in plan["sizes"]:
+            each = [found[world, size, seed] for seed in plan["seeds"]]
+            winners = [max(e["after"]["shares"], key=e["after"]["shares"].get) for e in each]
+            if world == "three":
+                best_won += sum(w == max(e["before"]["right"], key=lambda f: e["before"]["right"][f] or 0) for w, e in zip(winners, each))
+                cases += len(each)
+            for i, f in enumerate(WORLDS[world]):
+                before = [e["before"]["right"][f] or 0 for e in each]
+                lines.append(f"| {world} | {size} | {f} | {spread(before, '.2f')} | {spread((e['before']['shares'][f] for e in each), '.2f')} "
+                             f"| {spread((e['after']['shares'][f] for e in each), '.2f')} | {winners.count(f)} of {len(each)} "
+                             + (f"| {spread((e['before']['pass@1'] for e in each), '.2f')} "
+                                f"| {spread((e['after']['pass@1'] for e in each), '.2f')} |" if i == 0 else "| | |"))
+            curves = {f"{f}, seed {seed}": (list(range(1, len(e["curve"]) + 1)), [shares[f] for shares in e["curve"]])
+                      for f in WORLDS[world] for seed, e in zip(plan["seeds"], each)}
+            panels.append({"title": f"{world}, {size}: shares of the formats", "x": "step of GRPO", "y": "share of the samples", "curves": curves})
+    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, {plan['n']} samples "
+                 f"each. In the world of three the format that was most often right before won in {best_won} of {cases} runs.")
+    return "\n".join(lines), panels
+
+
+if __name__ == "__main__":
+    main(__file__, __doc__, cell, report, FULL, QUICK)
