@@ -1,6 +1,7 @@
 """The arithmetic of before_and_after.py, echo_chamber.py, gap.py, memorise.py, noisy_chains.py and wrong_answers.py, without their runs."""
 import doctest
 import importlib
+import json
 import pathlib
 import random
 
@@ -164,3 +165,35 @@ def test_how_often_a_noisy_demonstration_is_right(experiment, kind, right):
     false, steps = map(sum, zip(*(module.step_errors(text, 7) for text in texts)))
     apart = 1 - 0.8 ** 2 - 0.2 ** 2 / 6  # static: two neighbours are not equally far from the truth; the first has a true one before it
     assert false / steps == pytest.approx(0.2 if kind == "dynamic" else (0.2 + 2 * apart) / 3, abs=0.02)
+
+
+# ---- whole experiments, with runs of a second
+
+TINY = {
+    "before_and_after": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2, "hard_sft": 1, "hard_steps": 1, "pool": 3, "zeros_n": 2},
+    "echo_chamber": {"seeds": (0,), "worlds": ("three", "twins"), "sizes": ("small",), "sft": 1, "steps": 1, "prompts": 2, "problems": 2, "n": 2},
+    "gap": {"seeds": (0, 1), "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",), "methods": ("grpo", "ppo", "star")},
+    "memorise": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2, "few": 2},
+    "noisy_chains": {"seeds": (0,), "rates": (0.0, 0.2), "kinds": ("static", "dynamic"), "sft": 1, "steps": 1, "prompts": 2, "problems": 2, "n": 2},
+    "wrong_answers": {"seeds": (0,), "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",), "methods": ("right alone", "both")},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_from_end_to_end(experiment, monkeypatch, tmp_path, name):
+    """Untrained policies, one step: every cell can be computed, every row of every table has as many columns as its head."""
+    module, kept = experiment(name), {}
+    assert TINY[name].keys() == module.FULL.keys()
+    monkeypatch.setattr(experiment("small"), "PLACE", tmp_path)
+
+    def get(cells):
+        for words in cells:
+            if words not in kept:
+                kept[words] = json.loads(json.dumps(module.cell(tmp_path, TINY[name], *map(str, words))))
+        return {words: kept[words] for words in cells}
+
+    text, panels = module.report(tmp_path, TINY[name], get)
+    for table in text.split("\n\n"):
+        rows = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({row.count("|") for row in rows}) <= 1, table
+    assert all(len(xs) == len(ys) for panel in panels for xs, ys, *_ in panel["curves"].values()) and panels
