@@ -23,7 +23,7 @@ METHODS = {"grpo": ("grpo", {}, 0), "rloo": ("rloo", {}, 0), "reinforce_pp": ("r
            # for wrong_answers.py: with baseline 1 the advantage is r - 1, so rewards of 1 and 2 leave the right ones alone to teach
            "right alone": ("nsr", {}, 1), "both": ("wreinforce", {"right_weight": 1.0}, 0), "wreinforce": ("wreinforce", {}, 0)}
 RATES = ("3e-4", "1e-3")
-FULL = {"seeds": (0, 1, 2), "sft": 400, "tokens": 120_000, "problems": 200, "n": 64, "rates": RATES,
+FULL = {"seeds": (0, 1, 2), "sft": 300, "tokens": 80_000, "problems": 150, "n": 64, "rates": RATES,
         "methods": ("grpo", "rloo", "reinforce_pp", "dapo", "gspo", "maxrl", "nsr", "ppo", "star")}
 QUICK = {"seeds": (0,), "sft": 300, "tokens": 60_000, "problems": 100, "n": 64, "rates": ("3e-4",), "methods": ("grpo", "rloo", "dapo")}
 
