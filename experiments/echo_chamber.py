@@ -9,11 +9,11 @@ can move nothing but the shares, the policy gradient is
 
     d log s_f / dt  is proportional to  a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows
 
-The setting: modular addition of three to six numbers, mod 7, demonstrations in equal shares of
+The setting: modular addition of two to six numbers, mod 5, demonstrations in equal shares of
 
-    direct   <think></think><answer>2</answer>
-    sums     <think>5, 1, 0, 2, </think><answer>2</answer>                          the bare sums so far
-    pairs    <think>5: 5, 3: 1, 6: 0, 2: 2, </think><answer>2</answer>              each with its number in front of it
+    direct   <think></think><answer>0</answer>
+    sums     <think>4, 2, 3, 0, </think><answer>0</answer>                          the bare sums of 4, 3, 1, 2 so far
+    pairs    <think>4: 4, 3: 2, 1: 3, 2: 0, </think><answer>0</answer>              each with its number in front of it
     twin     the same with " = " in the place of ": ", so that two formats are equally good, in the world "twins"
 
 Worlds: "three" (direct, sums, pairs) and "twins" (pairs, twin). Sizes: 1 layer of width 32 and 2 layers of width 64 (small.py). GRPO.
@@ -25,8 +25,8 @@ from cells import main, spread
 
 WORLDS = {"three": ("direct", "sums", "pairs"), "twins": ("pairs", "twin")}
 SIZES = {"small": (1, 32), "large": (2, 64)}
-FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 500, "steps": 60, "prompts": 32, "problems": 200, "n": 16}
-QUICK = FULL | {"seeds": (0,), "sft": 300, "steps": 40, "problems": 50}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 25, "prompts": 32, "problems": 100, "n": 16}
+QUICK = FULL | {"seeds": (0,), "steps": 20, "problems": 50}
 
 
 def make_task(formats):
@@ -41,7 +41,7 @@ def make_task(formats):
         def describe(self, problem, completion):
             return {name: float(format_of(completion) == name) for name in (*formats, None)}
 
-    task = Formats(ModularAdditionOptions(min_k=3, max_k=6, cot="on"))
+    task = Formats(ModularAdditionOptions(m=5, min_k=2, max_k=6, cot="on"))
     task.name, task.tokenizer = "modular_addition", Tokenizer("formats", [*sorted(task.tokenizer.vocabulary), " = "])
     return task
 

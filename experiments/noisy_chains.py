@@ -10,18 +10,18 @@ With a rate q of false steps, a dynamic chain of k steps ends right with probabi
 that imitates q as it is, step for step, is right as often: that is the line to compare with. One that has a share of right tokens above
 1/2 would be right more often if it took the likeliest token each time (greedy).
 
-    true       5: 5, 3: 1, 6: 0, 2: 2, </think><answer>2        sums modulo 7: 5, 8, 14, 16
-    static     5: 5, 3: 4, 6: 0, 2: 2, </think><answer>2        the 4 is false, what follows it is not; the answer is the true one
-    dynamic    5: 5, 3: 4, 6: 3, 2: 5, </think><answer>5        from the false 4 on everything is right again, and so the answer is not
+    true       4: 4, 3: 2, 1: 3, 2: 0, </think><answer>0        sums modulo 5: 4, 7, 8, 10
+    static     4: 4, 3: 0, 1: 3, 2: 0, </think><answer>0        the 0 after 3 is false, what follows it is not; the answer is the true one
+    dynamic    4: 4, 3: 0, 1: 1, 2: 3, </think><answer>3        from the false 0 on everything is right again, and so the answer is not
 
-The setting: modular addition of three to six numbers mod 7, a chain in every demonstration, 2 layers of width 64 (small.py); a step is
-false with probability q, its sum then any of the other six. After it GRPO from the answer alone. Results: docs/noisy_chains.{md,json,png}.
+The setting: modular addition of two to six numbers mod 5, a chain in every demonstration, 2 layers of width 64 (small.py); a step is
+false with probability q, its sum then any of the other four. After it GRPO from the answer alone. Results: docs/noisy_chains.{md,json,png}.
 """
 from cells import main, spread
 
-FULL = {"seeds": (0, 1, 2), "rates": (0.0, 0.01, 0.05, 0.2), "kinds": ("static", "dynamic"), "sft": 400, "steps": 40, "prompts": 32,
-        "problems": 200, "n": 16}
-QUICK = FULL | {"seeds": (0,), "rates": (0.0, 0.2), "sft": 250, "steps": 25, "problems": 50}
+FULL = {"seeds": (0, 1, 2), "rates": (0.0, 0.01, 0.05, 0.2), "kinds": ("static", "dynamic"), "sft": 250, "steps": 20, "prompts": 32,
+        "problems": 80, "n": 16}
+QUICK = FULL | {"seeds": (0,), "rates": (0.0, 0.2), "problems": 40}
 
 
 def make_task(kind, q):
@@ -35,7 +35,7 @@ def make_task(kind, q):
             chain = "".join(f"{n}: {total}, " for n, total in zip(numbers, sums))
             return f"<think>{chain}</think><answer>{sums[-1] if kind == 'dynamic' else problem.answer}</answer>"
 
-    task = Noisy(ModularAdditionOptions(min_k=3, max_k=6, cot="on"))
+    task = Noisy(ModularAdditionOptions(m=5, min_k=2, max_k=6, cot="on"))
     task.name = "modular_addition"
     return task
 
