@@ -116,9 +116,11 @@ def report(folder, plan, get):
                              f"| {spread((e['after']['shares'][f] for e in each), '.2f')} | {winners.count(f)} of {len(each)} "
                              + (f"| {spread((e['before']['pass@1'] for e in each), '.2f')} "
                                 f"| {spread((e['after']['pass@1'] for e in each), '.2f')} |" if i == 0 else "| | |"))
-            curves = {f"{f}, seed {seed}": (list(range(1, len(e["curve"]) + 1)), [shares[f] for shares in e["curve"]])
-                      for f in WORLDS[world] for seed, e in zip(plan["seeds"], each)}
-            panels.append({"title": f"{world}, {size}: shares of the formats", "x": "step of GRPO", "y": "share of the samples", "curves": curves})
+            steps, of = list(range(1, len(each[0]["curve"]) + 1)), lambda f: list(zip(*([shares[f] for shares in e["curve"]] for e in each)))
+            curves = {f: (steps, [sum(v) / len(v) for v in of(f)], list(map(min, of(f))), list(map(max, of(f)))) for f in WORLDS[world]}
+            if world == "twins":  # the mean would hide that each seed goes its own way
+                curves = {f"pairs, seed {seed}": (steps, [shares["pairs"] for shares in e["curve"]]) for seed, e in zip(plan["seeds"], each)}
+            panels.append({"title": f"{world}, {size} model; bands: lowest to highest seed", "x": "step of GRPO", "y": "share of the samples", "curves": curves})
     lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, {plan['n']} samples "
                  f"each. In the world of three the format that was most often right before won in {best_won} of {cases} runs.")
     return "\n".join(lines), panels

@@ -106,9 +106,9 @@ def report(folder, plan, get):
     count = ", ".join(str(found["warm", seeds[0]][name]["problems"]) for name in ASKED)
     lines.append(f"\n{count} test problems, {plan['n']} samples each; seeds {', '.join(map(str, seeds))}, mean (lowest to highest). Transfer: "
                  "gain on the new problems for one of gain on the trained ones; – where some seed gained less than 0.02 there.")
-    curves = {f"{title}, seed {seed}": ([0, 1, 2], [found[arm, seed][name]["pass@1"] for name in ASKED])
-              for arm, title in ARMS.items() for seed in seeds}
-    return "\n".join(lines), [{"title": "pass@1: trained, new numbers, four numbers", "x": "0: trained, 1: new numbers, 2: four numbers",
+    of = lambda arm: [[found[arm, seed][name]["pass@1"] for seed in seeds] for name in ASKED]
+    curves = {title: ([0, 1, 2], [sum(v) / len(v) for v in of(arm)], list(map(min, of(arm))), list(map(max, of(arm)))) for arm, title in ARMS.items()}
+    return "\n".join(lines), [{"title": "pass@1; bands: lowest to highest seed", "x": "0: trained, 1: new numbers, 2: four numbers",
                                "y": "share of right answers", "curves": curves}]
 
 
