@@ -9,57 +9,66 @@ can move nothing but the shares, the policy gradient is
 
     d log s_f / dt  is proportional to  a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows
 
-The setting: modular addition of two to six numbers, mod 5, demonstrations in equal shares of
+The setting: iterated squaring modulo 107, two, four or six times; demonstrations in equal shares of
 
-    direct   <think></think><answer>0</answer>
-    sums     <think>4, 2, 3, 0, </think><answer>0</answer>                          the bare sums of 4, 3, 1, 2 so far
-    pairs    <think>4: 4, 3: 2, 1: 3, 2: 0, </think><answer>0</answer>              each with its number in front of it
-    twin     the same with " = " in the place of ": ", so that two formats are equally good, in the world "twins"
+    direct   <think></think><answer>61</answer>                      5, squared four times
+    halves   <think>90, 61, </think><answer>61</answer>              every second square
+    full     <think>25, 90, 75, 61, </think><answer>61</answer>      every square
+    twin     <think>25; 90; 75; 61; </think><answer>61</answer>      the same with another comma: two formats that are equally good
 
-Worlds: "three" (direct, sums, pairs) and "twins" (pairs, twin). Sizes: 1 layer of width 32 and 2 layers of width 64 (small.py). GRPO.
+Worlds: "three" (direct, halves, full) and "twins" (full, twin). Sizes: 1 layer of width 32 and 2 layers of width 64 (small.py). GRPO.
 Results: docs/echo_chamber.{md,json,png}.
 """
 import re
 
 from cells import main, spread
 
-WORLDS = {"three": ("direct", "sums", "pairs"), "twins": ("pairs", "twin")}
+WORLDS = {"three": ("direct", "halves", "full"), "twins": ("full", "twin")}
 SIZES = {"small": (1, 32), "large": (2, 64)}
-FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 25, "prompts": 32, "problems": 100, "n": 16}
-QUICK = FULL | {"seeds": (0,), "steps": 20, "problems": 50}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 30, "prompts": 32, "problems": 50, "n": 16}
+QUICK = FULL | {"seeds": (0,)}
 
 
 def make_task(formats):
-    """Modular addition whose demonstrations are written in one of `formats`, drawn anew for each."""
-    from tasks.modular_addition import ModularAddition, ModularAdditionOptions
+    """Iterated squaring whose demonstrations are written in one of `formats`, drawn anew for each."""
+    from tasks.iterated_squaring import IteratedSquaring, IteratedSquaringOptions
     from tasks.tokenizer import Tokenizer
 
-    class Formats(ModularAddition):
+    class Formats(IteratedSquaring):
+        def draw(self, rng):
+            problem = super().draw(rng)
+            while problem.key[-1] % 2:  # halves need an even number of squarings
+                problem = super().draw(rng)
+            return problem
+
         def demonstration(self, problem, rng):
             return f"<think>{written(rng.choice(formats), self.chain(problem))}</think><answer>{problem.answer}</answer>"
 
         def describe(self, problem, completion):
-            return {name: float(format_of(completion) == name) for name in (*formats, None)}
+            return {name: float(format_of(completion, problem.key[-1]) == name) for name in formats}
 
-    task = Formats(ModularAdditionOptions(m=5, min_k=2, max_k=6, cot="on"))
-    task.name, task.tokenizer = "modular_addition", Tokenizer("formats", [*sorted(task.tokenizer.vocabulary), " = "])
+    task = Formats(IteratedSquaringOptions(p=107, min_k=2, max_k=6, cot="on"))
+    task.name, task.tokenizer = "iterated_squaring", Tokenizer("formats", [*sorted(task.tokenizer.vocabulary), "; "])
     return task
 
 
 def written(name, chain):
-    """The chain of the task, "5: 5, 3: 1, ", in another format.
+    """The chain of the task, "25, 90, ", in another format.
 
-    >>> [written(name, "5: 5, 3: 1, ") for name in ("direct", "sums", "pairs", "twin")]
-    ['', '5, 1, ', '5: 5, 3: 1, ', '5 = 5, 3 = 1, ']
+    >>> [written(name, "25, 90, 75, 61, ") for name in ("direct", "halves", "full", "twin")]
+    ['', '90, 61, ', '25, 90, 75, 61, ', '25; 90; 75; 61; ']
     """
-    return {"direct": "", "sums": re.sub("[0-9]+: ", "", chain), "pairs": chain, "twin": chain.replace(": ", " = ")}[name]
+    halves = "".join(f"{square}, " for square in chain.split(", ")[1::2])
+    return {"direct": "", "halves": halves, "full": chain, "twin": chain.replace(", ", "; ")}[name]
 
 
-def format_of(text):
-    """The format of a completion, right or wrong; None for what is none of them, or a mixture."""
-    thinking = re.match(r"<think>(.*)</think>", text)
-    patterns = {"direct": "", "sums": "([0-9]+, )+", "pairs": "([0-9]+: [0-9]+, )+", "twin": "([0-9]+ = [0-9]+, )+"}
-    return next((name for name, pattern in patterns.items() if thinking and re.fullmatch(pattern, thinking[1])), None)
+def format_of(text, k):
+    """The format of a completion for k squarings, right or wrong, by the number of its steps; None for what is none of them, or a mixture."""
+    thinking = re.match("<think>((?:[0-9]+[,;] )*)</think>", text)
+    if not thinking or {",", ";"} <= set(thinking[1]):
+        return None
+    formats = {(0, False): "direct", (k // 2, False): "halves", (k, False): "full", (k, True): "twin"}
+    return formats.get((len(thinking[1].split()), ";" in thinking[1]))
 
 
 def cell(folder, plan, world, size, seed):
@@ -71,7 +80,7 @@ def cell(folder, plan, world, size, seed):
     warm, _ = small.kept(name, task, small.imitate(task, seed, plan["sft"]), seed, **shape)
 
     def look(rollout, right):
-        found = [format_of(text) for text in rollout.completions(task.tokenizer)]
+        found = [format_of(text, p.key[-1]) for p, text in zip(rollout.problems, rollout.completions(task.tokenizer))]
         return {"shares": {f: found.count(f) / len(found) for f in formats}}
 
     policy, lines = small.kept(f"{name}-grpo-{plan['steps']}", task, small.reinforce(
@@ -119,7 +128,7 @@ def report(folder, plan, get):
             steps, of = list(range(1, len(each[0]["curve"]) + 1)), lambda f: list(zip(*([shares[f] for shares in e["curve"]] for e in each)))
             curves = {f: (steps, [sum(v) / len(v) for v in of(f)], list(map(min, of(f))), list(map(max, of(f)))) for f in WORLDS[world]}
             if world == "twins":  # the mean would hide that each seed goes its own way
-                curves = {f"pairs, seed {seed}": (steps, [shares["pairs"] for shares in e["curve"]]) for seed, e in zip(plan["seeds"], each)}
+                curves = {f"full, seed {seed}": (steps, [shares["full"] for shares in e["curve"]]) for seed, e in zip(plan["seeds"], each)}
             panels.append({"title": f"{world}, {size} model; bands: lowest to highest seed", "x": "step of GRPO", "y": "share of the samples", "curves": curves})
     lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, {plan['n']} samples "
                  f"each. In the world of three the format that was most often right before won in {best_won} of {cases} runs.")

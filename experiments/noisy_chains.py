@@ -6,17 +6,18 @@
 The claim (arXiv:2402.04004): models that imitate chains with errors hardly suffer if an error stands by itself, "static", and the chain
 goes on as if it were not there; they suffer far more, and from fewer, if the error is carried on, "dynamic".
 
-With a rate q of false steps, a dynamic chain of k steps ends right with probability (1 - q)^k, but for slips that undo each other. A model
-that imitates q as it is, step for step, is right as often: that is the line to compare with. One that has a share of right tokens above
-1/2 would be right more often if it took the likeliest token each time (greedy).
+With a rate q of false steps, a dynamic chain of k steps ends right with a probability of about (1 - q)^k. A model that imitates q as it is,
+step for step, is right as often: that is the line to compare with. One that takes the likeliest number each time (greedy) need not be.
 
-    true       4: 4, 3: 2, 1: 3, 2: 0, </think><answer>0        sums modulo 5: 4, 7, 8, 10
-    static     4: 4, 3: 0, 1: 3, 2: 0, </think><answer>0        the 0 after 3 is false, what follows it is not; the answer is the true one
-    dynamic    4: 4, 3: 0, 1: 1, 2: 3, </think><answer>3        from the false 0 on everything is right again, and so the answer is not
+    true       25, 90, 75, 61, </think><answer>61        5 squared four times modulo 107
+    static     25, 13, 75, 61, </think><answer>61        the 13 is false, what follows it is not; the answer is the true one
+    dynamic    25, 13, 62, 99, </think><answer>99        from the false 13 on every step is right again, and so the answer is not
 
-The setting: modular addition of two to six numbers mod 5, a chain in every demonstration, 2 layers of width 64 (small.py); a step is
-false with probability q, its sum then any of the other four. After it GRPO from the answer alone. Results: docs/noisy_chains.{md,json,png}.
+The setting: iterated squaring modulo 107, two to six times, a chain in every demonstration, 2 layers of width 64 (small.py); a step is
+false with probability q, and then any other number. After it GRPO from the answer alone. Results: docs/noisy_chains.{md,json,png}.
 """
+import re
+
 from cells import main, spread
 
 FULL = {"seeds": (0, 1, 2), "rates": (0.0, 0.01, 0.05, 0.2), "kinds": ("static", "dynamic"), "sft": 250, "steps": 20, "prompts": 32,
@@ -25,44 +26,40 @@ QUICK = FULL | {"seeds": (0,), "rates": (0.0, 0.2), "problems": 40}
 
 
 def make_task(kind, q):
-    """Modular addition whose demonstrations have false steps at a rate q."""
-    from tasks.modular_addition import ModularAddition, ModularAdditionOptions
+    """Iterated squaring whose demonstrations have false steps at a rate q."""
+    from tasks.iterated_squaring import IteratedSquaring, IteratedSquaringOptions
 
-    class Noisy(ModularAddition):
+    class Noisy(IteratedSquaring):
         def demonstration(self, problem, rng):
-            numbers = [int(step.split(":")[0]) for step in self.chain(problem).split(", ")[:-1]]
-            sums = corrupted(numbers, self.options.m, kind, q, rng)
-            chain = "".join(f"{n}: {total}, " for n, total in zip(numbers, sums))
-            return f"<think>{chain}</think><answer>{sums[-1] if kind == 'dynamic' else problem.answer}</answer>"
+            _, p, r, k = problem.key
+            squares = corrupted(r, k, p, kind, q, rng)
+            answer = squares[-1] if kind == "dynamic" else problem.answer
+            return f"<think>{''.join(f'{n}, ' for n in squares)}</think><answer>{answer}</answer>"
 
-    task = Noisy(ModularAdditionOptions(m=5, min_k=2, max_k=6, cot="on"))
-    task.name = "modular_addition"
+    task = Noisy(IteratedSquaringOptions(p=107, min_k=2, max_k=6, cot="on"))
+    task.name = "iterated_squaring"
     return task
 
 
-def corrupted(numbers, m, kind, q, rng):
-    """The sums so far, modulo m, with false ones at a rate q. rng: random.Random. Static: the next step goes on from the true sum."""
-    true, written, found = 0, 0, []
-    for n in numbers:
-        true, written = (true + n) % m, ((written if kind == "dynamic" else true) + n) % m
-        if rng.random() < q:
-            written = (written + 1 + int(rng.random() * (m - 1))) % m
-        found.append(written)
+def corrupted(r, k, p, kind, q, rng):
+    """k squares modulo p, one after another, false ones at a rate q. rng: random.Random. Static: the next step goes on from the true one."""
+    true, before, found = r, r, []
+    for _ in range(k):
+        true = true * true % p
+        right = before * before % p if kind == "dynamic" else true
+        before = (right + 1 + int(rng.random() * (p - 1))) % p if rng.random() < q else right
+        found.append(before)
     return found
 
 
-def step_errors(text, m):
-    """A chain as it was written -> (false steps, steps), each step judged from the one before it, as in a dynamic chain.
+def step_errors(text, r, p):
+    """A chain that begins at r, as it was written -> (false steps, steps), each judged from the one before it, as in a dynamic chain.
 
-    >>> step_errors("<think>5: 5, 3: 4, 6: 3, </think><answer>3</answer>", 7), step_errors("<think>5: 5, 3: 1, 6", 7)
-    ((1, 3), (0, 2))
+    >>> step_errors("<think>25, 13, 62, </think><answer>62</answer>", 5, 107), step_errors("<think>25, 90", 5, 107)
+    ((1, 3), (0, 1))
     """
-    import re
-    before, false, steps = 0, 0, re.findall(r"([0-9]+): ([0-9]+), ", text)
-    for n, total in steps:
-        false += (before + int(n)) % m != int(total)
-        before = int(total)
-    return false, len(steps)
+    steps = [int(n) for n in re.findall("([0-9]+), ", text)]
+    return sum(a * a % p != b for a, b in zip([r, *steps], steps)), len(steps)
 
 
 def measure(model, task, plan):
@@ -71,7 +68,8 @@ def measure(model, task, plan):
     import evaluate, sample
     problems = evaluate.fixed_problems(task, "test", plan["problems"])
     rollout = sample.collect(model, task, problems, sample.SamplingConfig(group_size=plan["n"]), torch.Generator().manual_seed(0))
-    false, steps = map(sum, zip(*(step_errors(text, task.options.m) for text in rollout.completions(task.tokenizer))))
+    texts = zip(rollout.problems, rollout.completions(task.tokenizer))
+    false, steps = map(sum, zip(*(step_errors(text, p.key[2], p.key[1]) for p, text in texts)))
     greedy = evaluate.sample_and_judge(model, task, problems, 1, temperature=0.0)
     return {"pass@1": float(rollout.right(task).float().mean()), "greedy": sum(j["right"] for j in greedy) / len(greedy),
             "false": false / max(steps, 1)}

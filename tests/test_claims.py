@@ -104,14 +104,15 @@ def test_a_rate_is_chosen_on_val_with_the_first_seed(experiment):
 
 def test_every_format_is_known_again(experiment):
     module, rng = experiment("echo_chamber"), random.Random(seed())
-    for name in ("direct", "sums", "pairs", "twin"):
+    for name in ("direct", "halves", "full", "twin"):
         task = module.make_task((name,))
         problem = task.sample_problem(rng)
         text = task.demonstration(problem, rng)
-        assert module.format_of(text) == name and task.verify(problem, text)
+        assert module.format_of(text, problem.key[-1]) == name and task.verify(problem, text)
         assert task.tokenizer.decode(task.tokenizer.encode(text)) == text
-        assert len(task.tokenizer.encode(text)) + 1 <= task.max_new_tokens and task.describe(problem, text)[name] == 1.0
-    assert module.format_of("<think>5: 5, 3 = 1, </think>") is None and module.format_of("<think>5: 5, ") is None
+        assert len(task.tokenizer.encode(text)) + 1 <= task.max_new_tokens and task.describe(problem, text) == {name: 1.0}
+    for neither in ("<think>25, 90; </think>", "<think>25, 90, 75, </think>", "<think>25; 90; </think>", "<think>25, 90, "):
+        assert module.format_of(neither, 4) is None
 
 
 def test_the_format_that_is_right_more_often_grows(experiment):
@@ -144,26 +145,27 @@ def test_the_solver_is_always_right_and_a_few_are_a_few(experiment):
 # ---- noisy_chains.py
 
 def test_a_static_error_stands_by_itself_and_a_dynamic_one_is_carried_on(experiment):
-    """With q = 1 every sum is false: static, never the true one; dynamic, every step false by itself. With q = 0 there is one chain."""
-    module, rng, numbers, true = experiment("noisy_chains"), random.Random(seed()), [4, 3, 1, 2], [4, 2, 3, 0]
-    assert module.corrupted(numbers, 5, "static", 0.0, rng) == module.corrupted(numbers, 5, "dynamic", 0.0, rng) == true
-    assert all(a != b for a, b in zip(module.corrupted(numbers, 5, "static", 1.0, rng), true))
-    chain = "".join(f"{n}: {t}, " for n, t in zip(numbers, module.corrupted(numbers, 5, "dynamic", 1.0, rng)))
-    assert module.step_errors(chain, 5) == (4, 4)
+    """With q = 1 every square is false: static, never the true one; dynamic, every step false by itself. With q = 0 there is one chain."""
+    module, rng, true = experiment("noisy_chains"), random.Random(seed()), [25, 90, 75, 61]
+    assert module.corrupted(5, 4, 107, "static", 0.0, rng) == module.corrupted(5, 4, 107, "dynamic", 0.0, rng) == true
+    for _ in range(100):
+        assert all(a != b for a, b in zip(module.corrupted(5, 4, 107, "static", 1.0, rng), true))
+        chain = "".join(f"{n}, " for n in module.corrupted(5, 4, 107, "dynamic", 1.0, rng))
+        assert module.step_errors(chain, 5, 107) == (4, 4)
 
 
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 def test_how_often_a_noisy_demonstration_is_right(experiment, kind):
-    """Static: always. Dynamic: an error moves to each of the four others alike, so after three steps 1/5 + 4/5 (1 - 5/4 q)^3 are right."""
+    """Static: always. Dynamic, two steps: both are right, 0.8^2, but for one slip in a hundred that the next one undoes; false steps at the
+    rate q. Static, each judged from the one before: the second is false if one of the two is."""
     module, rng, q = experiment("noisy_chains"), random.Random(seed()), 0.2
     task = module.make_task(kind, q)
-    problem = task.problem([4, 3, 1])
+    problem = task.problem(5, 2)
     texts = [task.demonstration(problem, rng) for _ in range(3000)]
     share = sum(task.verify(problem, text) for text in texts) / len(texts)
-    assert share == pytest.approx(1 / 5 + 4 / 5 * (1 - 5 / 4 * q) ** 3 if kind == "dynamic" else 1.0, abs=0.03)
-    false, steps = map(sum, zip(*(module.step_errors(text, 5) for text in texts)))
-    apart = 1 - (1 - q) ** 2 - q ** 2 / 4  # static: two neighbours are not equally far from the truth; the first has a true one before it
-    assert false / steps == pytest.approx(q if kind == "dynamic" else (q + 2 * apart) / 3, abs=0.02)
+    assert share == pytest.approx(0.64 if kind == "dynamic" else 1.0, abs=0.03)
+    false, steps = map(sum, zip(*(module.step_errors(text, 5, 107) for text in texts)))
+    assert false / steps == pytest.approx(q if kind == "dynamic" else (q + 0.36) / 2, abs=0.02)
 
 
 # ---- whole experiments, with runs of a second
@@ -183,7 +185,10 @@ def test_from_end_to_end(experiment, monkeypatch, tmp_path, name):
     """Untrained policies, one step: every cell can be computed, every row of every table has as many columns as its head."""
     module, kept = experiment(name), {}
     assert TINY[name].keys() == module.FULL.keys()
-    monkeypatch.setattr(experiment("small"), "PLACE", tmp_path)
+    small = experiment("small")
+    imitate = small.imitate
+    monkeypatch.setattr(small, "PLACE", tmp_path)
+    monkeypatch.setattr(small, "imitate", lambda task, seed, steps: imitate(task, seed, 1))  # memorise.py measures how many
 
     def get(cells):
         for words in cells:
