@@ -23,21 +23,22 @@ METHODS = {"grpo": ("grpo", {}, 0), "rloo": ("rloo", {}, 0), "reinforce_pp": ("r
            # for wrong_answers.py: with baseline 1 the advantage is r - 1, so rewards of 1 and 2 leave the right ones alone to teach
            "right alone": ("nsr", {}, 1), "both": ("wreinforce", {"right_weight": 1.0}, 0), "wreinforce": ("wreinforce", {}, 0)}
 RATES = ("3e-4", "1e-3")
-FULL = {"seeds": (0, 1, 2), "sft": 300, "tokens": 80_000, "problems": 150, "n": 64, "rates": RATES,
+FULL = {"seeds": (0, 1, 2), "task": {"max_number": 9}, "sft": 300, "tokens": 80_000, "problems": 150, "n": 64, "rates": RATES,
         "methods": ("grpo", "rloo", "reinforce_pp", "dapo", "gspo", "maxrl", "nsr", "ppo", "star")}
-QUICK = {"seeds": (0,), "sft": 300, "tokens": 60_000, "problems": 100, "n": 64, "rates": ("3e-4",), "methods": ("grpo", "rloo", "dapo")}
+QUICK = {"seeds": (0,), "task": {"max_number": 9}, "sft": 300, "tokens": 60_000, "problems": 100, "n": 64, "rates": ("3e-4",), "methods": ("grpo", "rloo", "dapo")}
 
 
 def cell(folder, plan, name, lr, seed, split):
     """Train one policy, if it is not there yet, and measure it on `split`."""
     import evaluate, small, tasks
-    task = tasks.load("countdown", max_number=9, attempts=1, cot="off")
-    policy, _ = small.kept(f"direct-{plan['sft']}", task, small.imitate(task, seed, plan["sft"]), seed)
+    task = tasks.load("countdown", attempts=1, cot="off", **plan["task"])
+    words = "-".join(["direct", *map(str, plan["task"].values()), str(plan["sft"])])
+    policy, _ = small.kept(words, task, small.imitate(task, seed, plan["sft"]), seed)
     lines = []
     if name in METHODS:
         algo, settings, offset = METHODS[name]
         train = small.reinforce(task, seed, policy, algo, tokens=plan["tokens"], offset=offset, lr=float(lr), prompts=32, **settings)
-        policy, lines = small.kept(f"direct-{plan['sft']}-{name.replace(' ', '_')}-{lr}-{plan['tokens']}", task, train, seed)
+        policy, lines = small.kept(f"{words}-{name.replace(' ', '_')}-{lr}-{plan['tokens']}", task, train, seed)
     problems = evaluate.fixed_problems(task, split, plan["problems"])
     return {"right": small.right_counts(policy, task, problems, plan["n"]), "entropy": lines[-1]["entropy"] if lines else None,
             "curve": [[line["tokens"], line["accuracy"]] for line in lines]}

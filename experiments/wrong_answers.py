@@ -1,6 +1,7 @@
 """Do wrong answers teach more than right ones?
 
     python experiments/wrong_answers.py            about 4 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/wrong_answers.py --easier   the same where most answers are right: two numbers up to 25, and a third, lower rate
     python experiments/wrong_answers.py --quick    3 minutes, its warm start included: one seed, one rate
 
 The claim (arXiv:2506.01347): a policy that is only ever pushed away from its wrong answers gets better at every k, as far as with both
@@ -13,7 +14,8 @@ kinds, and keeps what it can do with many samples; one that is only pulled towar
 
 and GRPO, which compares with the mean of a group, beside them. The setting, the rates and the budget are those of gap.py, whose runs are
 used where they are there; pass@k from 64 samples of each problem. The sign + or - says that pass@k lies above or below the warm start of the
-same seed for all seeds. Results: docs/wrong_answers.{md,json,png}.
+same seed for all seeds. Results: docs/wrong_answers.{md,json,png},
+docs/wrong_answers-easier.{md,json,png}.
 """
 from cells import main, spread
 from gap import FULL as GAP, QUICK as GAP_QUICK, cell, chosen, pass_at
@@ -22,6 +24,11 @@ ARMS = {"right alone": "right answers alone", "nsr": "wrong answers alone", "bot
         "grpo": "grpo"}
 FULL = GAP | {"methods": tuple(ARMS)}
 QUICK = GAP_QUICK | {"methods": ("right alone", "nsr", "both")}
+
+
+def easier(plan):
+    """two numbers up to 25, where most answers are right, and a third rate"""
+    return plan | {"task": {"numbers": 2, "max_number": 25}, "rates": ("1e-4", *plan["rates"])}
 
 
 def sign(before, after):
@@ -59,4 +66,4 @@ def report(folder, plan, get):
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK)
+    main(__file__, __doc__, cell, report, FULL, QUICK, easier=easier)
