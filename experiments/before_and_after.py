@@ -136,7 +136,7 @@ def report(folder, plan, get):
     hits = [hard["zeros", seed]["hits in training on these"] for seed in seeds]
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}, mean (lowest to highest). b, c: {plan['problems']} test problems, {n} samples each. d: "
                  f"of {hard['zeros', seeds[0]]['pool']} problems a seed, pass@1 of the warm start {spread(base)}; RL on the zeros alone saw "
-                 f"{spread(hits, 'd')} right samples in {plan['hard_steps']} steps of 256.")
+                 f"{spread(hits, '.0f')} right samples in {plan['hard_steps']} steps of 256.")
     return "\n".join(lines), panels
 
 

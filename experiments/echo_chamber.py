@@ -9,7 +9,7 @@ can move nothing but the shares, the policy gradient is
 
     d log s_f / dt  is proportional to  a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows
 
-The setting: iterated squaring modulo 107, two, four or six times; demonstrations in equal shares of
+The setting: iterated squaring modulo 227, two, four or six times; demonstrations in equal shares of
 
     direct   <think></think><answer>61</answer>                      5, squared four times
     halves   <think>90, 61, </think><answer>61</answer>              every second square
@@ -47,7 +47,7 @@ def make_task(formats):
         def describe(self, problem, completion):
             return {name: float(format_of(completion, problem.key[-1]) == name) for name in formats}
 
-    task = Formats(IteratedSquaringOptions(p=107, min_k=2, max_k=6, cot="on"))
+    task = Formats(IteratedSquaringOptions(p=227, min_k=2, max_k=6, cot="on"))
     task.name, task.tokenizer = "iterated_squaring", Tokenizer("formats", [*sorted(task.tokenizer.vocabulary), "; "])
     return task
 
@@ -85,11 +85,13 @@ def cell(folder, plan, world, size, seed):
 
     policy, lines = small.kept(f"{name}-grpo-{plan['steps']}", task, small.reinforce(
         task, seed, warm, steps=plan["steps"], prompts=plan["prompts"], look=look), seed, **shape)
-    problems, result = evaluate.fixed_problems(task, "test", plan["problems"]), {"curve": [line["shares"] for line in lines]}
+    result = {"curve": [line["shares"] for line in lines]}
     for when, model in (("before", warm), ("after", policy)):
-        judged = evaluate.sample_and_judge(model, task, problems, plan["n"], batch=1024)
-        of = {f: [j["right"] for j in judged if j[f]] for f in formats}
-        result[when] = {"pass@1": sum(j["right"] for j in judged) / len(judged), "shares": {f: len(of[f]) / len(judged) for f in formats},
+        judged = {split: evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, split, plan["problems"]), plan["n"], batch=1024)
+                  for split in ("train", "test")}
+        of = {f: [j["right"] for j in judged["train"] if j[f]] for f in formats}
+        result[when] = {"pass@1": sum(j["right"] for j in judged["test"]) / len(judged["test"]),
+                        "shares": {f: len(of[f]) / len(judged["train"]) for f in formats},
                         "right": {f: sum(of[f]) / len(of[f]) if of[f] else None for f in formats}}
     return result
 
@@ -130,8 +132,8 @@ def report(folder, plan, get):
             if world == "twins":  # the mean would hide that each seed goes its own way
                 curves = {f"full, seed {seed}": (steps, [shares["full"] for shares in e["curve"]]) for seed, e in zip(plan["seeds"], each)}
             panels.append({"title": f"{world}, {size} model; bands: lowest to highest seed", "x": "step of GRPO", "y": "share of the samples", "curves": curves})
-    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, {plan['n']} samples "
-                 f"each. In the world of three the format that was most often right before won in {best_won} of {cases} runs.")
+    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} problems, {plan['n']} samples "
+                 f"each: of the training split, on which the policy gradient acts, and for pass@1 of the test split. In the world of three the format that was most often right before won in {best_won} of {cases} runs.")
     return "\n".join(lines), panels
 
 
