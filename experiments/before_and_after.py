@@ -11,17 +11,21 @@ Claim c (arXiv:2504.13837): the accuracy of a problem moves to 0 or to 1. With c
     share  = within / (mean p (1 - mean p))                  1: all problems are equally hard; 0: each is always or never solved
 
 Claim d (arXiv:2504.13837; against it arXiv:2606.15455): what the base never solves, RL does not learn. Never is a matter of how often one
-asks: 0 of n says with 95 % that p < 3 / n. So the zeros of the warm start, 0 of 128, are asked again: the warm start once more, random
-legal search with one attempt a sample, the policy after RL on other problems, and after RL on the zeros alone.
+asks: 0 of n says with 95 % that p < 3 / n. So the zeros of the warm start, 0 of n, are asked n times again: the warm start once more,
+random legal search with one attempt a sample, the policy after RL on other problems, and after RL on the zeros alone.
 
-b and c: countdown, three numbers up to 9, up to three attempts (demonstrations: two), 2 layers, width 64, GRPO (small.py). d: with three numbers there are no
-zeros, so four, any target that can be reached, and no thinking; the zeros are from the training split, for one policy trains on them.
+b and c: countdown, three numbers up to 9, up to three attempts (demonstrations: two), 2 layers, width 64, GRPO (small.py). d: without thinking,
+with three numbers, where RL learns, and with four and any target that can be reached, where right samples are rare. The zeros are from the
+training split, for one policy trains on them alone; the other one hardly meets them.
 Results: docs/before_and_after.{md,json,png}.
 """
 from cells import main, spread
 
-FULL = {"seeds": (0, 1, 2), "sft": 450, "steps": 30, "problems": 100, "n": 64, "hard_sft": 200, "hard_steps": 40, "pool": 120, "zeros_n": 128}
-QUICK = {"seeds": (0,), "sft": 450, "steps": 15, "problems": 40, "n": 32, "hard_sft": 150, "hard_steps": 20, "pool": 40, "zeros_n": 64}
+# of d: options of the task, demonstrations imitated / 64, problems asked, n, steps of GRPO, its rate
+WORLDS = {"three": ({"max_number": 9}, 300, 400, 64, 60, 1e-3),
+          "four": ({"numbers": 4, "max_number": 9, "targets": "reachable"}, 200, 120, 128, 40, 3e-4)}
+FULL = {"seeds": (0, 1, 2), "sft": 450, "steps": 30, "problems": 100, "n": 64, "worlds": WORLDS}
+QUICK = {"seeds": (0,), "sft": 450, "steps": 15, "problems": 40, "n": 32, "worlds": {"three": ({"max_number": 9}, 300, 200, 32, 20, 1e-3)}}
 HABITS = {"attempts": "attempts", "marks": "correct marks", "again": "a failed attempt is followed by another one",
           "back": "which keeps its first step", "same": "which is the same", "rescued": "right answers after a failed attempt"}
 
@@ -62,10 +66,11 @@ def within(right, n):
 
 
 def cell(folder, plan, what, seed):
+    """what: "runs", for b and c, or a world of d."""
     import random
     import evaluate, sample, small, tasks, torch
-    if what == "zeros":
-        return zeros(plan, seed)
+    if what != "runs":
+        return zeros(seed, *plan["worlds"][what])
     task = tasks.load("countdown", max_number=9, attempts=2)
     problems, rng = evaluate.fixed_problems(task, "test", plan["problems"]), random.Random(0)
     warm, _ = small.kept(f"thinking-{plan['sft']}", task, small.imitate(task, seed, plan["sft"]), seed)
@@ -82,32 +87,34 @@ def cell(folder, plan, what, seed):
     return result
 
 
-def zeros(plan, seed):
+def zeros(seed, options, sft, pool, n, steps, lr):
     """Which problems has the warm start never solved, and who solves them? -> right answers of each zero among n, by who was asked."""
     import random
     import small, tasks
     from tasks.countdown import random_attempt
-    task, n, rng = tasks.load("countdown", numbers=4, max_number=9, targets="reachable", cot="off", attempts=1), plan["zeros_n"], random.Random(0)
-    pool = list({p.key: p for p in (task.sample_problem(rng) for _ in range(plan["pool"]))}.values())
-    warm, _ = small.kept(f"hard-{plan['hard_sft']}", task, small.imitate(task, seed, plan["hard_sft"]), seed)
-    first = small.right_counts(warm, task, pool, n)
-    never = [problem for problem, c in zip(pool, first) if c == 0]
+    task, rng = tasks.load("countdown", cot="off", attempts=1, **options), random.Random(0)
+    words = "-".join(["direct", *map(str, options.values()), str(sft)])
+    problems = list({p.key: p for p in (task.sample_problem(rng) for _ in range(pool))}.values())
+    warm, _ = small.kept(words, task, small.imitate(task, seed, sft), seed)
+    first = small.right_counts(warm, task, problems, n)
+    never = [problem for problem, c in zip(problems, first) if c == 0]
     asked = {"the warm start again": small.right_counts(warm, task, never, n, seed=1),
              "random search": [sum(random_attempt(p.key[1:-1], rng)[1] == p.answer for _ in range(n)) for p in never]}
-    for name, problems in (("after RL on other problems", None), ("after RL on these alone", never)):
-        make = small.reinforce(task, seed, warm, steps=plan["hard_steps"], prompts=32, problems=problems)
-        words = f"hard-{plan['hard_sft']}-grpo-{plan['hard_steps']}" + (f"-zeros-{plan['pool']}-{n}" if problems else "")
-        model, lines = small.kept(words, task, make, seed)
+    result = {"problems": len(problems), "pass@1": sum(first) / n / len(problems), "asked": asked}
+    for name, train_on in (("after RL on other problems", None), ("after RL on these alone", never)):
+        make = small.reinforce(task, seed, warm, steps=steps, prompts=32, lr=lr, problems=train_on)
+        place = f"{words}-grpo-{steps}-{lr}" + (f"-zeros-{pool}-{n}" if train_on else "")
+        model, lines = small.kept(place, task, make, seed)
         asked[name] = small.right_counts(model, task, never, n, seed=1)
-    return {"pool": len(pool), "pass@1": sum(first) / n / len(pool), "asked": asked, "right in training on these": lines[-1]["accuracy"],
-            "hits in training on these": sum(line["accuracy"] for line in lines) * 32 * 8}
+        result[name] = sum(line["accuracy"] for line in lines[-10:]) / len(lines[-10:])  # of what it trains on, at the end
+    return result
 
 
 def report(folder, plan, get):
     from evaluate import wilson
     seeds, n = plan["seeds"], plan["n"]
     found = get([("runs", seed) for seed in seeds])
-    hard = get([("zeros", seed) for seed in seeds])
+    hard = get([(world, seed) for world in plan["worlds"] for seed in seeds])
     lines = ["| " + " | ".join(["b", *HABITS.values()]) + " |", "|---" * (1 + len(HABITS)) + "|"]
     for who in ("demonstrations", "warm start", "after RL"):
         each = [found["runs", seed][who]["habits"] for seed in seeds]
@@ -123,20 +130,21 @@ def report(folder, plan, get):
                                              [sum(min(int(c / n * bins), bins - 1) == i for c in right) / len(right) for i in range(bins)])
     panels.append({"title": "c: how often is a problem solved?", "x": f"share of right answers among {n}, in tenths", "y": "share of problems",
                    "curves": curves})
-    total = sum(len(h["asked"]["random search"]) for h in hard.values())
-    lines += ["", f"| d: {total} zeros, never right in {plan['zeros_n']} samples of the warm start | solved at least once in as many | 95 % "
-              "interval | seeds | right answers per sample |", "|---|---|---|---|---|"]
-    for who in hard["zeros", seeds[0]]["asked"]:
-        counts = [hard["zeros", seed]["asked"][who] for seed in seeds]
-        solved, rate = [sum(c > 0 for c in each) / max(len(each), 1) for each in counts], sum(map(sum, counts)) / max(total, 1) / plan["zeros_n"]
-        share = sum(c > 0 for each in counts for c in each) / max(total, 1)
-        low, high = wilson(share, max(total, 1))
-        lines.append(f"| {who} | {share:.3f} | {low:.3f} to {high:.3f} | {spread(solved)} | {rate:.5f} |")
-    base = [hard["zeros", seed]["pass@1"] for seed in seeds]
-    hits = [hard["zeros", seed]["hits in training on these"] for seed in seeds]
-    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, mean (lowest to highest). b, c: {plan['problems']} test problems, {n} samples each. d: "
-                 f"of {hard['zeros', seeds[0]]['pool']} problems a seed, pass@1 of the warm start {spread(base)}; RL on the zeros alone saw "
-                 f"{spread(hits, '.0f')} right samples in {plan['hard_steps']} steps of 256.")
+    lines += ["", "| d | zeros of the warm start | who is asked as often again | solves at least once | 95 % interval | seeds | right answers per "
+              "sample | pass@1 on what it was trained on |", "|---" * 8 + "|"]
+    for world, (_, _, _, asked, _, _) in plan["worlds"].items():
+        each = [hard[world, seed] for seed in seeds]
+        total = sum(len(h["asked"]["random search"]) for h in each)
+        for who in each[0]["asked"]:
+            counts = [h["asked"][who] for h in each]
+            share = sum(c > 0 for right in counts for c in right) / max(total, 1)
+            low, high = wilson(share, max(total, 1))
+            solved = spread(sum(c > 0 for c in right) / max(len(right), 1) for right in counts)
+            trained = spread(h.get(who, h["pass@1"]) for h in each) if who != "random search" else ""
+            lines.append(f"| {world} numbers | {total} of {sum(h['problems'] for h in each)}, 0 of {asked} | {who} | {share:.3f} | {low:.3f} to {high:.3f} "
+                         f"| {solved} | {sum(map(sum, counts)) / max(total, 1) / asked:.4f} | {trained} |")
+    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, mean (lowest to highest). b, c: {plan['problems']} test problems, {n} samples each. d, last "
+                 "column: the warm start on all problems asked; the others over the last ten steps of GRPO.")
     return "\n".join(lines), panels
 
 

@@ -171,7 +171,8 @@ def test_how_often_a_noisy_demonstration_is_right(experiment, kind):
 # ---- whole experiments, with runs of a second
 
 TINY = {
-    "before_and_after": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2, "hard_sft": 1, "hard_steps": 1, "pool": 3, "zeros_n": 2},
+    "before_and_after": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2,
+                         "worlds": {"three": ({"max_number": 9}, 1, 3, 2, 1, 1e-3)}},
     "echo_chamber": {"seeds": (0,), "worlds": ("three", "twins"), "sizes": ("small",), "sft": 1, "steps": 1, "prompts": 2, "problems": 2, "n": 2},
     "gap": {"seeds": (0, 1), "task": {"max_number": 9}, "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",), "methods": ("grpo", "ppo", "star")},
     "memorise": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2, "few": 2},
