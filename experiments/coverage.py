@@ -25,7 +25,7 @@ import random
 
 from cells import main, spread, train
 
-SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 800]
+SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 600]
 FULL = {"seeds": (0, 1, 2), "problems": 48, "n": 1000, "first": 32, "steps": 30}
 QUICK = {"seeds": (0,), "problems": 40, "n": 256, "first": 16, "steps": 10}
 NAMES = {"random": "random search", "warm": "warm start", "grpo": "GRPO"}

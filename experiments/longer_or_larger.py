@@ -20,7 +20,7 @@ Results: docs/longer_or_larger.{md,json,png}.
 """
 from cells import main, spread, train
 
-SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 800]
+SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 600]
 LARGE = [*SMALL, "--n-layer", 2, "--n-embd", 128, "--n-head", 4]  # of a flag that is given twice the last one counts
 FULL = {"seeds": (0, 1, 2), "sizes": ("small", "large"), "attempts": (1, 2, 3, 4, 6), "problems": 200, "samples": 2}
 QUICK = {"seeds": (0,), "sizes": ("small",), "attempts": (1, 2, 4), "problems": 80, "samples": 1}

@@ -25,7 +25,7 @@ import random
 
 from cells import main, spread, train
 
-SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 800]
+SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 600]
 FULL = {"seeds": (0, 1, 2), "problems": 80, "flips": ("0", "0.1", "0.2", "0.3", "0.4", "0.5"), "budgets": (128, 256), "prm": 30}
 QUICK = {"seeds": (0,), "problems": 40, "flips": ("0", "0.2", "0.5"), "budgets": (256,), "prm": 0}
 
