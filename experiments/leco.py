@@ -23,7 +23,7 @@ Results: docs/leco.{md,json,png}.
 from cells import main, spread, train
 
 FULL = {"seeds": (0, 1, 2), "sft": 500, "problems": 200, "samples": 4, "rounds": 6}
-QUICK = {"seeds": (0,), "sft": 300, "problems": 100, "samples": 2, "rounds": 4}
+QUICK = {"seeds": (0,), "sft": 250, "problems": 60, "samples": 2, "rounds": 4}
 SMALL = ["--n-layer", 2, "--n-embd", 64]
 TASKS = {"squaring": ["--task", "iterated_squaring", "--p", 107, "--min-k", 3, "--max-k", 6, "--cot", "on", *SMALL],
          "countdown": ["--task", "countdown", "--max-number", 9, "--attempts", 1, *SMALL]}

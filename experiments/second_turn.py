@@ -10,7 +10,7 @@ revises; two stages, and a bonus for progress, make it mend its answers. And one
 The setting: countdown with two numbers up to 12, one attempt; a GPT of two layers, width 64; its warm start knows "Try again."
 from a teacher who keeps what it takes for right, and is mistaken in 20 %. Seeds 0, 1 and 2, equal sampled tokens, one rate
 (6e-4) for all.
-  plain    r1 + r2; with --credit return as well, each token earning what comes after it
+  plain    r1 + r2, each answer's tokens earning its own
   score    stage I for a third of the way, then stage II, alpha 10: the first answer's tokens earn r1, or all that comes
   once     GRPO on the first answer alone, asked for a second one all the same
 "mended" is the share of wrong first answers that become right, "spoilt" that of right ones that become wrong. "a fresh try"
@@ -20,11 +20,10 @@ Results: docs/second_turn.{md,json,png}.
 from cells import main, metrics, spread, train
 
 SMALL = ["--numbers", 2, "--max-number", 12, "--attempts", 1, "--dialogue", 0.7, "--n-layer", 2, "--n-embd", 64]
-FULL = {"seeds": (0, 1, 2), "sft": 600, "tokens": 300_000, "stage_one": 15, "problems": 60, "samples": 16}
-QUICK = {"seeds": (0,), "sft": 500, "tokens": 150_000, "stage_one": 7, "problems": 30, "samples": 8}
-ARMS = {"warm": ("warm start", None), "once": ("GRPO, first answer alone", []), "plain": ("plain", ["--stages", "plain"]),
-        "plain-return": ("plain, credit return", ["--stages", "plain", "--credit", "return"]), "score": ("SCoRe", []),
-        "score-return": ("SCoRe, credit return", ["--credit", "return"])}
+FULL = {"seeds": (0, 1, 2), "sft": 600, "tokens": 200_000, "stage_one": 10, "problems": 60, "samples": 16}
+QUICK = {"seeds": (0,), "sft": 500, "tokens": 120_000, "stage_one": 6, "problems": 30, "samples": 8}
+ARMS = {"warm": ("warm start", []), "once": ("GRPO, first answer alone", []), "plain": ("plain", ["--stages", "plain"]),
+        "score": ("SCoRe", []), "score-return": ("SCoRe, credit return", ["--credit", "return"])}
 
 
 def cell(folder, plan, name, seed):
