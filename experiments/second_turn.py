@@ -38,7 +38,7 @@ def cell(folder, plan, name, seed):
             "--algo", "score", "--stage-one", plan["stage_one"], *ARMS[name][1]]
         run = train(folder, f"{name}-{seed}", *SMALL, *flags, "--lr", 6e-4, "--init", run, "--seed", seed, "--steps", 10**6,
                     "--token-budget", plan["tokens"])
-        log = [[line["tokens"], line.get("first", line["accuracy"]), line.get("second"), line.get("kept")] for line in metrics(run)]
+        log = [[line["tokens"], line.get("first_right", line["accuracy"]), line.get("second_right"), line.get("same")] for line in metrics(run)]
     model, task, _ = checkpoint.load_run(run)
     generator, n = torch.Generator().manual_seed(0), plan["samples"]
     first = collect(model, task, evaluate.fixed_problems(task, "test", plan["problems"]), SamplingConfig(group_size=n), generator)
@@ -53,10 +53,10 @@ def report(folder, plan, get):
     seeds = plan["seeds"]
     get([("warm", seed) for seed in seeds])
     found = get([(name, seed) for name in ARMS for seed in seeds])
-    made = {"gain": lambda r: r["second"] - r["first"], "mended": lambda r: r["wrong_to_right"] / max(1e-9, 1 - r["first"]),
-            "spoilt": lambda r: r["right_to_wrong"] / max(1e-9, r["first"])}
-    columns = {"first": "first answer right", "second": "second answer right", "gain": "second - first", "mended": "mended",
-               "fresh": "a fresh try", "spoilt": "spoilt", "kept": "second equal to first"}
+    made = {"gain": lambda r: r["second_right"] - r["first_right"], "mended": lambda r: r["wrong_to_right"] / max(1e-9, 1 - r["first_right"]),
+            "spoilt": lambda r: r["right_to_wrong"] / max(1e-9, r["first_right"])}
+    columns = {"first_right": "first answer right", "second_right": "second answer right", "gain": "second - first", "mended": "mended",
+               "fresh": "a fresh try", "spoilt": "spoilt", "same": "second equal to first"}
     lines = [f"| policy | {' | '.join(columns.values())} |", "|" + "---|" * (len(columns) + 1)]
     for name, (title, _) in ARMS.items():
         values = [spread((made[key](found[name, seed]) if key in made else found[name, seed][key] for seed in seeds), ".2f")

@@ -85,13 +85,13 @@ def turn_advantages(r1, r2, group_size, alpha=0.0, credit="turn", hold=False):
 def turns(task, first, second):
     """What became of the first answers: two rollouts of B rows -> dict of shares of all rows.
 
-    kept: both answers are the same. judge_accuracy: to keep an answer is to call it right; how often is that true?
+    same: both answers are. judge_accuracy: to keep an answer is to call it right; how often is that true?
     """
     r1, r2 = first.right(task), second.right(task)
     answered = [[task.canonical_answer(text) for text in each.completions(task.tokenizer)] for each in (first, second)]
-    kept = torch.tensor([a is not None and a == b for a, b in zip(*answered)], device=r1.device)
-    shares = {"first": r1, "second": r2, "right_to_wrong": r1 & ~r2, "wrong_to_right": ~r1 & r2, "kept": kept,
-              "judge_accuracy": kept == r1}
+    same = torch.tensor([a is not None and a == b for a, b in zip(*answered)], device=r1.device)
+    shares = {"first_right": r1, "second_right": r2, "right_to_wrong": r1 & ~r2, "wrong_to_right": ~r1 & r2, "same": same,
+              "judge_accuracy": same == r1}
     return {name: float(each.float().mean()) for name, each in shares.items()}
 
 
@@ -144,9 +144,9 @@ class SCoRe(Method):
 
 
 # Exercises
-# 1. `first` is what the first answer is worth. Train with --credit return --alpha 10 and watch it: when does failing on purpose
-#    begin, and what do q (`wrong_to_right` / (1 - `first`)) and the inequality above say about it?
+# 1. `first_right` is what the first answer is worth. Train with --credit return --alpha 10 and watch it: when does failing on purpose
+#    begin, and what do q (`wrong_to_right` / (1 - `first_right`)) and the inequality above say about it?
 #    (test_failing_on_purpose_pays_where_the_equation_says)
-# 2. --beta-first 0 in stage I: what happens to `first` and `kl_first`, and to `wrong_to_right`?
+# 2. --beta-first 0 in stage I: what happens to `first_right` and `kl_first`, and to `wrong_to_right`?
 # 3. Subtract from r2 the mean over the rows of a group whose first answer was as right as this one (a baseline that knows r1).
 #    Which of the two, this or the bonus, has the smaller gradient noise? Turn alpha to 0 for it: test_the_bonus_is_a_scale_in_expectation.

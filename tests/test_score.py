@@ -126,7 +126,7 @@ def test_a_first_answer_that_was_cut_off_leaves_room_for_a_second():
 
 
 def test_what_became_of_the_first_answers():
-    """Kept right, mended, spoilt, kept wrong: to keep is a verdict, and it is true of the first three."""
+    """Kept right, mended, spoilt, kept wrong: to keep is a verdict, and it is true of the first two."""
     model = Bigram(torch.zeros(TASK.tokenizer.n_vocab, TASK.tokenizer.n_vocab))
 
     def wrote(*texts):
@@ -135,7 +135,7 @@ def test_what_became_of_the_first_answers():
         rollout.problems = [PROBLEM] * len(texts)
         return rollout
     found = turns(TASK, wrote(RIGHT, WRONG, RIGHT, WRONG), wrote(RIGHT, RIGHT, WRONG, WRONG))
-    assert found == {"first": 0.5, "second": 0.5, "right_to_wrong": 0.25, "wrong_to_right": 0.25, "kept": 0.5, "judge_accuracy": 0.5}
+    assert found == {"first_right": 0.5, "second_right": 0.5, "right_to_wrong": 0.25, "wrong_to_right": 0.25, "same": 0.5, "judge_accuracy": 0.5}
 
 
 def test_a_task_without_a_dialogue_is_refused():
