@@ -11,7 +11,7 @@ tokens; and no step is ever judged.
                                                             D = KL(p_t / sum p || uniform): how unevenly they are spread
 
 The setting, two tasks and a GPT of two layers, width 64, after imitation alone:
-  squaring    iterated squaring mod 107, 3 to 6 times, every step shown: there is one true chain, an error is a slip
+  squaring    iterated squaring mod 227, 3 to 6 times, every step shown: there is one true chain, an error is a slip
   countdown   three numbers up to 9, one attempt: a step is a choice, an error is (nearly always) a dead end
 Truth: the first step behind which no legal way leads to the right answer. "hit": the least confident step is that one; "in
 time": it is that one or one before it, so that beginning again there can help; both over wrong solutions alone, beside a
@@ -22,10 +22,10 @@ Results: docs/leco.{md,json,png}.
 """
 from cells import main, spread, train
 
-FULL = {"seeds": (0, 1, 2), "sft": 500, "problems": 200, "samples": 4, "rounds": 6}
-QUICK = {"seeds": (0,), "sft": 250, "problems": 60, "samples": 2, "rounds": 4}
+FULL = {"seeds": (0, 1, 2), "sft": {"squaring": 170, "countdown": 400}, "problems": 150, "samples": 4, "rounds": 6}
+QUICK = {"seeds": (0,), "sft": {"squaring": 170, "countdown": 250}, "problems": 60, "samples": 2, "rounds": 4}
 SMALL = ["--n-layer", 2, "--n-embd", 64]
-TASKS = {"squaring": ["--task", "iterated_squaring", "--p", 107, "--min-k", 3, "--max-k", 6, "--cot", "on", *SMALL],
+TASKS = {"squaring": ["--task", "iterated_squaring", "--p", 227, "--min-k", 3, "--max-k", 6, "--cot", "on", *SMALL],
          "countdown": ["--task", "countdown", "--max-number", 9, "--attempts", 1, *SMALL]}
 SCORES = ("all three", "mean", "first three", "divergence")
 WAYS = {"leco": "LeCo", "random": "begin again at a random step", "again": "sample again", "oracle": "begin again before the false step (rule)"}
@@ -97,7 +97,7 @@ def cell(folder, plan, name, seed):
     from search import majority_vote
     from search_context import SearchContext
     from verifier import auc
-    run = train(folder, f"{name}-{seed}", "--algo", "sft", *TASKS[name], "--sft-steps", plan["sft"], "--seed", seed)
+    run = train(folder, f"{name}-{seed}", "--algo", "sft", *TASKS[name], "--sft-steps", plan["sft"][name], "--seed", seed)
     model, task, _ = checkpoint.load_run(run)
     problems = evaluate.fixed_problems(task, "test", plan["problems"])
     context = lambda copies: SearchContext(model, task, [p for p in problems for _ in range(copies)], generator=torch.Generator().manual_seed(copies))
