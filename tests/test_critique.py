@@ -1,4 +1,6 @@
 """Critique and revision: what is imitated, what is not, who is asked, and that the rule only looks on."""
+import importlib
+import pathlib
 import random
 
 import pytest
@@ -116,3 +118,14 @@ def test_sampled_critiques_are_counted():
 def test_a_task_without_a_dialogue_is_refused():
     with pytest.raises(InputError, match="--dialogue"):
         Critique(tiny_gpt(), tasks.load("countdown"), CritiqueConfig())
+
+
+def test_the_table_of_the_experiment(monkeypatch):
+    """A policy without a violation has no faulty answer to be caught: a dash, and the other columns stand where they should."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent.parent / "experiments"))
+    module = importlib.import_module("constitution")
+    result = {"violations": 0.0, "right": 0.5, "pleases": 0.25, "length": 12.0, "problems": 3, "log": [[10, 0.5, 0.5], [20, 0.0, 0.5]],
+              "critic accuracy": 0.75, "critic caught": None, "critic cleared": 0.75, "self accuracy": 0.5, "self caught": None, "self cleared": 0.5}
+    text, panels = module.report(None, module.FULL | {"seeds": (0,)}, lambda cells: {cell: result for cell in cells})
+    assert "| own revisions | 0.00 | 0.50 | 0.25 | 12.0 | 0.75 | – | 0.75 | 0.50 |" in text.splitlines()
+    assert [len(panel["curves"]) for panel in panels] == [4, 4]

@@ -1,4 +1,6 @@
 """SCoRe: what each turn earns in each stage, which tokens the KL holds, and that failing on purpose pays where the file says so."""
+import importlib
+import pathlib
 import random
 
 import pytest
@@ -141,3 +143,15 @@ def test_what_became_of_the_first_answers():
 def test_a_task_without_a_dialogue_is_refused():
     with pytest.raises(InputError, match="--dialogue"):
         SCoRe(tiny_gpt(), tasks.load("countdown"), SCoReConfig())
+
+
+def test_the_table_of_the_experiment(monkeypatch):
+    """Two seeds of every policy: half of the wrong first answers are mended, none is spoilt; a fresh try would mend a quarter."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent.parent / "experiments"))
+    module = importlib.import_module("second_turn")
+    result = {"first_right": 0.5, "second_right": 0.75, "right_to_wrong": 0.0, "wrong_to_right": 0.25, "same": 0.5, "judge_accuracy": 1.0,
+              "fresh": 0.25, "problems": 3, "log": [[10, 0.5, 0.5, 0.5], [20, 0.5, 0.75, 0.5]]}
+    text, panels = module.report(None, module.FULL | {"seeds": (0, 1)}, lambda cells: {cell: result for cell in cells})
+    spread = lambda x: f"{x:.2f} ({x:.2f} to {x:.2f})"
+    assert "| SCoRe | " + " | ".join(map(spread, (0.5, 0.75, 0.25, 0.5, 0.25, 0.0, 0.5))) + " |" in text.splitlines()
+    assert [len(panel["curves"]) for panel in panels] == [4, 3, 3]
