@@ -1,29 +1,32 @@
-"""Constitutional AI: criticise your own answer by a principle, revise it, imitate the revision; then prefer what keeps it.
+"""Constitutional AI: criticise one's own answer by a principle, revise it, imitate that; then prefer what keeps it.
 
-The idea. Nobody marks answers; there is a sentence that says what an answer should be like, here "every number exactly
-once". The model that can read an answer by that sentence is its own teacher, twice: it rewrites its answers, and learns to
-write so at once; and it says which of two answers keeps the principle, and that is a preference to learn from.
+The idea. Nobody marks answers; there is a sentence that says what an answer should be like, here "every
+number exactly once". The model that can read an answer by that sentence is its own teacher, twice: it
+rewrites its answers, and learns to write so at once; and it says which of two answers keeps the
+principle, and that is a preference to learn from.
 
-The equations (arXiv:2212.08073, sections 3 and 4; pi_0: the warm start, which is the critic in both phases):
+The equations (arXiv:2212.08073, sections 3 and 4; pi_0: the warm start, the critic in both phases):
 
-    revision      c, y' ~ pi_0(. | "Critique: " x y)          c: "twice 5, ", "missing 7, ", "foreign 8, " or "fine, "
-    SL phase      loss = - 1/N sum_t log pi(z_t | x, z_<t)    z: the policy's own completion, with y' in the place of its answer y
-    RL phase      s(y) = P_0("fine" | "Critique: " x y)       among the words that may stand there; y is preferred to another
-                  loss = - log sigmoid(beta (margin))         answer of its group if s > 1/2 for it alone; dpo.py
+    revision   c, y' ~ pi_0(. | "Critique: " x y)       c: "twice 5, ", "missing 7, ", "foreign 8, " or "fine, "
+    SL phase   loss = - 1/N sum_t log pi(z_t | x, z_<t)       z: the policy's own completion, y' in place of y
+    RL phase   s(y) = P_0("fine" | "Critique: " x y)          among the words that may stand there
+               loss = - log sigmoid(beta margin)              dpo.py; chosen: s > 1/2, rejected: s <= 1/2
 
 The recipe:
   1. sample completions (`collect`); for --revision-steps steps:
   2. have each answer criticised and revised, by sampling; where the critique is "fine" the answer stays;
-  3. imitate the completions with their revised answers (--imitate own: with their own ones, the control);
-  4. from then on ask for s(y) by reading alone, pair the fine with the faulty of each group, and follow dpo.py; the
-     reference is the policy as the SL phase left it.
+  3. imitate the completions with their revised answers (--imitate own: unrevised, the control);
+  4. from then on ask for s(y) by reading alone, pair the fine with the faulty of each group, and follow
+     dpo.py; the reference is the policy as the SL phase left it.
 
-The principle can be checked by rule (tasks.dialogue.fault), so the truth is known: `violations` of the policy's answers,
-`revised_violations` of what is imitated, `judge_accuracy` of the verdict. None of it is learned from.
+The principle can be checked by rule (tasks.dialogue.fault), so the truth is known: `violations` of the
+policy's answers, `revised_violations` of what is imitated, `judge_accuracy` of the verdict. None of it
+is learned from.
 
-What is simplified: one principle, one round of critique; DPO on the pairs in place of a preference model and PPO; no
-second kind of preference that says what is useful, so nothing but the reference speaks for right answers. The thinking
-before a revised answer stays as it was. Sampled critiques are counted, reading for s(y) is not.
+What is simplified: one principle, one round of critique; DPO on the pairs in place of a preference
+model and PPO; no second kind of preference that says what is useful, so nothing but the reference
+speaks for right answers. The thinking before a revised answer stays as it was. Sampled critiques are
+counted, reading for s(y) is not.
 """
 import copy
 from dataclasses import dataclass
@@ -63,10 +66,10 @@ def criticise(judge, task, rollout, config, generator=None):
 
 
 def revised(rollout, critiques, task):
-    """The completions with the answers of their critiques in place of their own -> tokens (B, T), mask (B, T) bool.
+    """The completions with the answers of their critiques in place of their own -> tokens, mask (B, T).
 
-    A critique that begins with "fine" leaves the answer as it is. A completion without an answer, or cut off, or whose
-    critique has none, has an empty mask: it is not imitated.
+    A critique that begins with "fine" leaves the answer as it is. A completion without an answer, or cut
+    off, or whose critique has none, has an empty mask: it is not imitated.
     """
     (fine,), eos, pad = task.tokenizer.encode("fine"), task.tokenizer.eos, task.tokenizer.pad
     starts, rows = rollout.prompt_lengths.tolist(), []
@@ -77,13 +80,15 @@ def revised(rollout, critiques, task):
         rows.append(row[:row.index(own[0], start)] + new + [eos] if done and own and new else row[:start])
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=rollout.tokens.device)
-    return tokens, completion_mask(rollout.prompt_lengths, torch.tensor(list(map(len, rows)), device=tokens.device), longest)
+    lengths = torch.tensor(list(map(len, rows)), device=tokens.device)
+    return tokens, completion_mask(rollout.prompt_lengths, lengths, longest)
 
 
 def violates(task, rollout):
     """-> (B,) bool: does the answer break the principle? The truth, by rule; no answer breaks it, too."""
     texts = rollout.completions(task.tokenizer)
-    return torch.tensor([fault(problem, text) != "fine" for problem, text in zip(rollout.problems, texts)], device=rollout.tokens.device)
+    broken = [fault(problem, text) != "fine" for problem, text in zip(rollout.problems, texts)]
+    return torch.tensor(broken, device=rollout.tokens.device)
 
 
 class Critique(DPO):
@@ -134,12 +139,14 @@ class Critique(DPO):
             tokens_, mask_ = part.cut(tokens, mask)
             return -(score(self.policy, tokens_)[0] * mask_).sum() / part.tokens, {}
 
-        return metrics | optimize([Learner(self.optimizer, loss)], imitated.nonzero()[:, 0], mask, c, generator=self.generator)
+        rows = imitated.nonzero()[:, 0]
+        return metrics | optimize([Learner(self.optimizer, loss)], rows, mask, c, generator=self.generator)
 
 
 # Exercises
 # 1. The critic errs to one side: its teacher calls a faulty answer fine, never a fine one faulty. Turn that around in
 #    tasks/dialogue.py (critique), and compare `revised_violations` with `violations`. Which error costs more?
-# 2. Let the critic be the policy itself (self.judge = policy). Does `judge_accuracy` rise or fall over the SL phase, in which
-#    nobody practises criticism? test_the_critic_stays_as_it_was says what changes.
-# 3. Add the rule's reward to the preference (s > 1/2 first, then the rule): what of `pass@1` and `violations` can be had together?
+# 2. Let the critic be the policy itself (self.judge = policy). Does `judge_accuracy` rise or fall over the SL phase, in
+#    which nobody practises criticism? (test_the_critic_stays_as_it_was_and_the_reference_is_the_policy_after_the_first_phase)
+# 3. Prefer a right answer among fine ones, by the rule: what of `accuracy` and `violations` can be had together?
+#    test_a_preference_is_the_verdict_and_not_the_rule is where it fails.

@@ -1,34 +1,37 @@
 """SCoRe: learning to correct oneself, in two turns and without anybody who says what was wrong.
 
-The idea. After its answer y1 the policy is told "Try again.", and answers once more, y2. Rewarded for both answers it may
-learn two things: to be right at once and repeat that, or to see a mistake and mend it. The first is the easier one, and
-then the second turn is dead. So: first hold y1 where it was and teach the second turn alone; then teach both, with a
-bonus for progress from the first answer to the second one.
+The idea. After its answer y1 the policy is told "Try again.", and answers once more, y2. Rewarded for
+both answers it may learn two things: to be right at once and repeat that, or to see a mistake and mend
+it. The first is the easier one, and then the second turn is dead. So: first hold y1 where it was and
+teach the second turn alone; then teach both, with a bonus for progress from the first to the second.
 
-The equations (arXiv:2409.12917, equations 3 and 4 and section 5.2):
+The equations (arXiv:2409.12917, equations 3 and 4):
 
-    stage I     max E[ r2 ] - beta2 KL(pi(. | x) || pi_ref(. | x))                     the KL over the tokens of y1 alone
-    stage II    max E[ r1 + r2 + alpha (r2 - r1) ] - beta1 KL(pi || pi_ref)            the KL over both
-    plain       max E[ r1 + r2 ]                                                       what it is compared with
+    stage I     max E[ r2 ] - beta2 KL(pi(. | x) || pi_ref(. | x))          over the tokens of y1 alone
+    stage II    max E[ r1 + r2 + alpha (r2 - r1) ] - beta1 KL(pi || pi_ref)             over both
+    plain       max E[ r1 + r2 ]                                            what it is compared with
 
-Who gets what: tokens of y2 the reward of the second turn, r2 + alpha (r2 - r1). Tokens of y1, with --credit turn, r1; with
---credit return all that comes after them, as the policy gradient of the equation asks.
+Who gets what: tokens of y2 the reward of the second turn, r2 + alpha (r2 - r1). Tokens of y1, with
+--credit turn, r1; with --credit return all that comes after them, as the policy gradient of the
+equation asks.
 
-What the bonus is. For y2 the first answer is past: E[alpha r1] has no gradient, so the bonus multiplies the gradient of
-r2 by 1 + alpha, and -alpha r1 is a baseline that knows how hard the problem was. For y1, with --credit return, it is
-(1 - alpha) r1 + (1 + alpha) r2: with alpha above 1 a right first answer is *punished*, unless it makes the second one
-right more often. With q the chance to mend a wrong answer, and right ones kept, a wrong first answer earns
-q (1 + alpha), a right one 2: for alpha = 10 failing on purpose pays from q = 2/11 on. What holds against it is beta1 alone.
+What the bonus is. For y2 the first answer is past: alpha r1 has no gradient in expectation, so the
+bonus multiplies the gradient of r2 by 1 + alpha, and -alpha r1 is a baseline that knows how the first
+answer went. For y1, with --credit return, it is (1 - alpha) r1 + (1 + alpha) r2: with alpha above 1 a
+right first answer is *punished*, unless it makes the second one right more often. With q the chance to
+mend a wrong answer, and right ones kept, a wrong first answer earns q (1 + alpha), a right one 2: for
+alpha = 10 failing on purpose pays from q = 2/11 on. What holds against it is beta1 alone.
 
 The recipe:
-  1. sample a group of first answers, and one second answer behind each (dialogue.second_turn); both are in one row;
+  1. sample a group of first answers, and one second answer behind each (dialogue.second_turn), in one row;
   2. the rule rewards both; advantages r - mean of the group, for each turn its own (`turn_advantages`);
   3. in the first --stage-one steps stage I, then stage II; --stages plain: neither;
   4. follow the loss of grpo.py, with a KL that weighs differently on the two turns.
 
-What is simplified: the baseline is the mean of the group, not divided by its standard deviation (alpha would be divided
-away); the prompt of the second turn is one word. pass@1 of the run is that of the first answer; `accuracy` is that of
-the second one. Rule and reading cost nothing, both answers are counted.
+What is simplified: the baseline is the mean of the group, not divided by its standard deviation (alpha
+would be divided away); the prompt of the second turn is one word; stage I has no second, small KL on
+y2. pass@1 of the run is that of the first answer; `accuracy` is that of the second one. Both answers
+are counted.
 """
 import copy
 from dataclasses import dataclass
@@ -50,9 +53,9 @@ DEFAULTS = {"dialogue": 0.6, "sft_steps": 1000}
 class SCoReConfig(SamplingConfig):
     """SCoRe"""
     prompts: int = setting(32, "problems per step", low=1, high=65536)
-    stages: str = setting("two", "stage I and then stage II; or plain: r1 + r2 from the start", choices=("two", "plain"))
+    stages: str = setting("two", "stage I and then stage II; or plain: r1 + r2", choices=("two", "plain"))
     stage_one: int = setting(30, "steps of stage I", low=0, high=10**7)
-    alpha: float = setting(10.0, "stage II: weight of the progress from the first answer to the second", low=0.0, high=1000.0)
+    alpha: float = setting(10.0, "stage II: weight of the progress from r1 to r2", low=0.0, high=1000.0)
     credit: str = setting("turn", "tokens of the first answer earn its reward, or all that comes after them",
                           choices=("turn", "return"))
     beta_both: float = setting(0.01, "beta1: weight of the KL to the warm start in stage II", low=0.0, high=100.0)
@@ -71,10 +74,10 @@ def turn_advantages(r1, r2, group_size, alpha=0.0, credit="turn", hold=False):
 
     alpha 0 is the plain sum. hold=True: stage I, in which the first answer earns nothing and the second r2.
 
-    >>> r1, r2 = torch.tensor([0., 1.]), torch.tensor([1., 1.])               # one that mends its answer, one that keeps it
+    >>> r1, r2 = torch.tensor([0., 1.]), torch.tensor([1., 1.])      # one that mends its answer, one that keeps it
     >>> [a.tolist() for a in turn_advantages(r1, r2, 2, alpha=2.0)]
     [[-0.5, 0.5], [1.0, -1.0]]
-    >>> turn_advantages(r1, r2, 2, alpha=2.0, credit="return")[0].tolist()    # returns 3 and 2: to be wrong at first pays
+    >>> turn_advantages(r1, r2, 2, alpha=2.0, credit="return")[0].tolist()    # returns 3 and 2: failing pays
     [0.5, -0.5]
     """
     second = r2 if hold else r2 + alpha * (r2 - r1)
@@ -132,21 +135,22 @@ class SCoRe(Method):
             with torch.no_grad():
                 ref_logprobs, _ = score(self.reference, tokens, c.temperature)
             held.append((logprobs.detach() - ref_logprobs)[y1].sum())
-            value, stats = policy_loss(logprobs, old, A, mask, clip_low=c.clip_low, clip_high=c.clip_high, aggregate="constant",
-                                       ref_logprobs=ref_logprobs, beta=beta, kl_estimator="k2", weights=part.weights)
+            value, stats = policy_loss(logprobs, old, A, mask, clip_low=c.clip_low, clip_high=c.clip_high,
+                                       aggregate="constant", ref_logprobs=ref_logprobs, beta=beta, kl_estimator="k2",
+                                       weights=part.weights)
             return value, {"clip_fraction": (stats["clip_fraction"] * mask.sum(), mask.sum())}
 
         rows, steps = both.mask.any(1).nonzero()[:, 0], c.mini_batches
         metrics = optimize([Learner(self.optimizer, loss)], rows, both.mask, c, lambda rows: weights[rows] * steps,
                            self.generator if steps > 1 else None)
-        return metrics | turns(self.task, self.first, rollout) | {"stage": 0 if plain else 1 if hold else 2,
-                                                                  "kl_first": float(sum(held)) / max(1, int(is_first.sum())) / c.epochs}
+        metrics["kl_first"] = float(sum(held)) / max(1, int(is_first.sum())) / c.epochs
+        return metrics | turns(self.task, self.first, rollout) | {"stage": 0 if plain else 1 if hold else 2}
 
 
 # Exercises
-# 1. `first_right` is what the first answer is worth. Train with --credit return --alpha 10 and watch it: when does failing on purpose
-#    begin, and what do q (`wrong_to_right` / (1 - `first_right`)) and the inequality above say about it?
+# 1. `first_right` is what the first answer is worth. Train with --credit return --alpha 10 and watch it: when does
+#    failing on purpose begin, and what do q (`wrong_to_right` / (1 - `first_right`)) and the inequality above say?
 #    (test_failing_on_purpose_pays_where_the_equation_says)
 # 2. --beta-first 0 in stage I: what happens to `first_right` and `kl_first`, and to `wrong_to_right`?
-# 3. Subtract from r2 the mean over the rows of a group whose first answer was as right as this one (a baseline that knows r1).
-#    Which of the two, this or the bonus, has the smaller gradient noise? Turn alpha to 0 for it: test_the_bonus_is_a_scale_in_expectation.
+# 3. Set alpha to 0 and subtract from r2 the mean over those rows of its group whose first answer was as right. Is the
+#    gradient's noise smaller than with the bonus? test_the_bonus_is_a_scale_in_expectation says what must not change.
