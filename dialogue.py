@@ -78,7 +78,8 @@ def second_turn(model, task, rollout, config, generator=None, words=AGAIN):
     """
     between, ends = task.tokenizer.encode(words), rollout.lengths - rollout.finished.long()
     prompts = [row[:end] + between for row, end in zip(rollout.tokens.tolist(), ends.tolist())]
-    second = generate(model, prompts, config.max_new_tokens or task.max_new_tokens, config.temperature,
+    limit, block = config.max_new_tokens or task.max_new_tokens, model.config.block_size
+    second = generate(model, prompts, [min(limit, block - len(prompt)) for prompt in prompts], config.temperature,  # one that was cut off is long
                       eos=task.tokenizer.eos, pad=task.tokenizer.pad, generator=generator)
     second.problems = rollout.problems
     T = second.tokens.shape[1]

@@ -75,7 +75,7 @@ def step_truths(task, problem, pieces):
         elif piece == task.step_token:
             broken = not task.chain(problem).startswith(thought)
             found.append([t, not broken, not broken])
-        elif piece.endswith("\n"):  # the mark of an attempt; the next one begins anew
+        elif piece.endswith("\n") and hasattr(task, "numbers_left"):  # the mark of an attempt; the next one begins anew
             seen = task.describe(problem, text)["correct_marks"]
             found.append([t, seen > marks, None])
             broken, marks = False, seen

@@ -171,6 +171,7 @@ def test_the_truth_of_a_chain():
     problem = Problem("Square 5, 3 times mod 983.\n", "374", task.key(5, 3))
     assert truths("<think>25, 625, 374, </think><answer>374</answer>", task, problem) == [[True, True]] * 3
     assert truths("<think>25, 624, 374, </think><answer>374</answer>", task, problem) == [[True, True], [False, False], [None, False]]
+    assert truths("<think>25, .\n625, ", task, problem) == [[True, True], [False, False]]  # whatever a weak model writes: it has no marks
 
 
 # ---- the file

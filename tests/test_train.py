@@ -37,6 +37,7 @@ TINY = (f"--seed {seed()} --task countdown --numbers 2 --max-number 9 --cot off 
         "--n-layer 1 --n-embd 32 --n-head 2 --sft-steps 60 --sft-batch 32 --sft-micro-batch 32 --sft-lr 0.01 "
         "--sft-muon-lr 0.02 --prompts 4 --group-size 4 --lr 0.003 "
         "--test-problems 3 --test-samples 16 --eval-problems 2 --eval-every 0 --checkpoint-every 2 --device cpu").split()
+TALKS = ["--cot", "on", "--attempts", "1", "--dialogue", "0.6"]  # what the methods need that ask the model about its own answers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -221,7 +222,8 @@ def dealt(monkeypatch):
 @pytest.mark.parametrize("algo", catalogue.names())
 def test_every_algorithm_runs_through_the_loop(runs, algo, dealt, straight):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
-    needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"]}
+    needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"],
+             "score": TALKS, "critique": TALKS}
     out, more = runs / f"two-steps-{algo}", map(str, needs.get(algo, []))
     train.main([*TINY, *more, "--algo", algo, "--steps", "2", "--out", str(out)])
     lines, summary = log(out), json.loads((out / "summary.json").read_text())
@@ -252,6 +254,8 @@ def waits(state):
     ("rm_rl", "--judges 2 --judge-steps 2 --fresh-judge 2", lambda state: "judges" in state),
     ("offpolicy", "--stale-steps 2 --mismatch ratio", lambda state: len(state["queue"]) == 2),
     ("offpolicy", "--sampler-dtype bfloat16", lambda state: True),
+    ("score", f"{' '.join(TALKS)} --stage-one 2 --mini-batches 2", lambda state: state["steps"] == 3),
+    ("critique", f"{' '.join(TALKS)} --revision-steps 2 --mini-batches 2", lambda state: {"judge", "reference"} <= state.keys()),
 ], ids=lambda x: x if isinstance(x, str) and x and "-" not in x else "")
 def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept, dealt, straight):
     """Trap 25: the critic and its optimizer, a beta that has moved, groups that wait. `kept`: there is something of it to lose.
