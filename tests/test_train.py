@@ -222,7 +222,8 @@ def dealt(monkeypatch):
 def test_every_algorithm_runs_through_the_loop(runs, algo, dealt, straight):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
     needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"]}
-    out, more = runs / f"two-steps-{algo}", map(str, needs.get(algo, []))
+    thinks = ["--cot", "on"] if "dialogue" in catalogue.find(algo)[1] else []  # a dialogue is about a chain of thought
+    out, more = runs / f"two-steps-{algo}", map(str, [*needs.get(algo, []), *thinks])
     train.main([*TINY, *more, "--algo", algo, "--steps", "2", "--out", str(out)])
     lines, summary = log(out), json.loads((out / "summary.json").read_text())
     assert [line["step"] for line in lines] == [1, 2] and lines[-1]["updates"] == summary["updates"] > 0
@@ -252,6 +253,8 @@ def waits(state):
     ("rm_rl", "--judges 2 --judge-steps 2 --fresh-judge 2", lambda state: "judges" in state),
     ("offpolicy", "--stale-steps 2 --mismatch ratio", lambda state: len(state["queue"]) == 2),
     ("offpolicy", "--sampler-dtype bfloat16", lambda state: True),
+    ("propose", "--cot on", lambda state: state["steps"] == 3),
+    ("self_play", "--cot on", lambda state: state["steps"] == 3),
 ], ids=lambda x: x if isinstance(x, str) and x and "-" not in x else "")
 def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept, dealt, straight):
     """Trap 25: the critic and its optimizer, a beta that has moved, groups that wait. `kept`: there is something of it to lose.
