@@ -129,7 +129,7 @@ class Propose(GRPO):
 # Exercises
 # 1. --repetition 0 and 1, 100 steps each: plot `distinct` and `propose_entropy`. What does the proposer that is not fined end with?
 #    Then fine it for proposing the same numbers, whatever the target (`keys` in `update`).
-# 2. Propose problems that are not of the task's sizes: let `readable` accept four numbers. test_a_proposal_is_a_whole_prompt_of_the_tasks_sizes
-#    fails; does the policy ever write one, and why not?
+# 2. Let `readable` accept problems of four numbers. test_a_proposal_is_a_whole_prompt_of_the_tasks_sizes fails; does the policy ever
+#    write one, and why not?
 # 3. Reward the proposer by learning progress: the change of s since the problem (or one of like luck) was last proposed. What happens to
 #    problems that cannot be solved at all?
