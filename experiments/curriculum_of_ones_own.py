@@ -34,13 +34,13 @@ OVER = {"accuracy": "success of the solver on what it is given", "luck": "luck: 
 def proposals(model, task, count):
     """What the policy proposes -> {valid, distinct, solvable: shares of all proposals; luck; most: how often the most frequent came}."""
     import torch
-    from methods.propose import readable
+    from methods.propose import written_problems
     from sample import generate
     from tasks.countdown import reachable
     encode = task.tokenizer.encode
     rollout = generate(model, [encode("Propose.\n")] * count, task.max_prompt_tokens, eos=task.tokenizer.eos,
                        pad=task.tokenizer.pad, generator=torch.Generator().manual_seed(0))
-    problems = [p for p in (readable(task, text) for text in rollout.completions(task.tokenizer)) if p]
+    problems = [p for p in written_problems(task, rollout) if p]
     often = Counter(p.key for p in problems)
     solvable = sum(p.answer in reachable(p.key[1:-1]) for p in problems)
     return {"valid": len(problems) / count, "distinct": len(often) / count, "solvable": solvable / max(1, len(problems)),

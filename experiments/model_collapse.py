@@ -3,8 +3,8 @@
     python experiments/model_collapse.py            some minutes on 2 cores; goes on cell by cell where it was stopped
     python experiments/model_collapse.py --quick    under 2 minutes: one seed, three arms, five generations
 
-The claim (arXiv:2305.17493): imitating one's own samples forgets the data that came first, the rare things before the common ones; a
-tenth of the first data, kept, slows this down. What arXiv:2406.07515 adds: if somebody verifies the samples, the loop need not
+The claim (arXiv:2305.17493): imitating one's own samples forgets the data that came first, the rare things before the common ones;
+a tenth of the first data, kept, slows this down. What arXiv:2406.07515 adds: if somebody verifies the samples, the loop need not
 collapse.
 
     pi_g+1 = argmin over pi  - 1/N sum over the tokens of N samples of pi_g  log pi(y_t | x, y_<t)

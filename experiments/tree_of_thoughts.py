@@ -14,17 +14,17 @@ The search. A thought is the first step of an attempt ("5 * 3 = 15, "). In round
 
 Who says what a thought is worth:
   chance     nobody: what is gained by giving up after one attempt, and by not repeating it, is gained here, too
-  own        the policy, asked "Value: <problem> <thought>": P(sure) + P(maybe)/20, the paper's weights 20, 1, 0.001. A word that is asked
-             for is paid as one token; the prompt is read, and reading is not paid
+  own        the policy, asked "Value: <problem> <thought>": P(sure) + P(maybe)/20, the paper's weights 20, 1, 0.001. A word that is
+             asked for is paid as one token; the prompt is read, and reading is not paid
   taught     the same, asked of a copy that has seen `taught` batches more of the same teacher's values, and nothing else
   prm        a process verifier trained on samples of the same policy (verifier.py): reads
   rollouts   the share of two rollouts from there that are right: pays for every token; a right one ends the search
   truth      task.still_possible: the value that a perfect judge gives
-Beside them sampling whole solutions, one after the other. The curve: the share of problems that are solved once each has cost T tokens.
+Beside them sampling whole solutions, one after the other. The curve: the share of problems that are solved within T tokens.
 AUC: how often a thought that can still succeed is valued above one that cannot, ties half; first round: the same for all who value.
 
-The setting: warm starts with a dialogue (a teacher who is right in 80 %), and the same after GRPO, which never asks for a value. Width and
-keep are the best of four pairs for `truth` on val, seed 0. Results: docs/tree_of_thoughts.{md,json,png}.
+The setting: warm starts with a dialogue (a teacher who is right in 80 %), and the same after GRPO, which never asks for a value.
+Width and keep are the best of four pairs for `truth` on val, seed 0. Results: docs/tree_of_thoughts.{md,json,png}.
 """
 from cells import main, spread, train
 
@@ -59,10 +59,6 @@ def own(context, problem_index, rows):
 
 def truth(context, problem_index, rows):
     return [float(context.task.still_possible(context.problems[i], context.text(i, row))) for i, row in zip(problem_index, rows)]
-
-
-def chance(context, problem_index, rows):
-    return [1.0] * len(rows)
 
 
 def taught(model, task, steps, seed):
@@ -120,8 +116,8 @@ def cell(folder, plan, policy, way, seed):
     context = SearchContext(model, task, problems, generator=torch.Generator().manual_seed(int(seed)), verifier=critic, rollouts=2)
     context.pool = {i: {} for i in range(len(problems))}
     context.judge = taught(model, task, plan["taught"], seed) if way == "taught" else model
-    says = {"chance": chance, "own": own, "taught": own, "truth": truth, "prm": SearchContext.verifier_score,
-            "rollouts": SearchContext.from_rollouts}
+    says = {"chance": lambda context, index, rows: [1.0] * len(rows), "own": own, "taught": own, "truth": truth,
+            "prm": SearchContext.verifier_score, "rollouts": SearchContext.from_rollouts}
     solved, first = {}, []
     while unsolved := [i for i in range(len(problems)) if i not in solved and context.token_cost[i] < plan["tokens"]]:
         now, thoughts = whole(context, unsolved) if way == "sampling" else think(context, unsolved, says[way], plan)
@@ -145,14 +141,14 @@ def report(folder, plan, get):
             each = [found[policy, way, seed] for seed in seeds]
             solved = " | ".join(spread(x["solved"][Ts.index(T)] for x in each) for T in shown)
             auc = "" if way in ("sampling", "chance") else spread(x["auc"] for x in each)
-            lines.append(f"| {policy} | {'no search: sampling' if way == 'sampling' else way} | {solved} | {auc} |")
+            lines.append(f"| {policy} | {'sampling, no search' if way == 'sampling' else way} | {solved} | {auc} |")
         each = {way: list(zip(*(found[policy, way, seed]["solved"] for seed in seeds))) for way in ways}
         panels.append({"title": f"{policy}: problems solved", "x": "tokens spent on a problem", "y": "share, mean over the seeds",
                        "curves": {way: (Ts, [sum(x) / len(x) for x in all_], list(map(min, all_)), list(map(max, all_)))
                                   for way, all_ in each.items()}})
     possible = [f"{policy} {spread((found[policy, 'chance', seed]['possible'] for seed in seeds), '.2f')}" for policy in plan["ways"]]
-    lines.append(f"\n{plan['problems']} test problems; seeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['width']} "
-                 f"thoughts and {plan['keep']} continuations a round. Thoughts that can still succeed: {', '.join(possible)}.")
+    lines.append(f"\n{plan['problems']} test problems; seeds {', '.join(map(str, seeds))}, lowest to highest in brackets; "
+                 f"{plan['width']} thoughts and {plan['keep']} continuations a round. Thoughts that can still succeed: {', '.join(possible)}.")
     return "\n".join(lines), panels
 
 

@@ -46,15 +46,21 @@ class ProposeConfig(GRPOConfig):
     proposer_weight: float = setting(1.0, "weight of the proposer's loss; 0: it stays as imitation left it", low=0.0, high=100.0)
 
 
-def readable(task, text):
-    """-> the Problem that a proposal states, or None: not readable, of other sizes, or not of the train split."""
+def readable(task, ids):
+    """The Problem that a proposal states, a list of token ids, or None: not readable, of other sizes, or not of the train split."""
     try:
-        problem = task.parse_problem(text)
+        problem = task.parse_problem(task.tokenizer.decode(ids))
     except (ValueError, IndexError):
         return None
     o, (_, *numbers, target) = task.options, problem.key
     fits = len(numbers) == o.numbers and 1 <= min(numbers) and max(numbers) <= o.max_number and 1 <= target <= o.max_target
-    return problem if fits and problem.prompt == text and split_of(problem.key) == "train" else None
+    return problem if fits and task.tokenizer.encode(problem.prompt) == ids and split_of(problem.key) == "train" else None
+
+
+def written_problems(task, proposals):
+    """-> list of P: the Problem of each row of a Rollout that ended by itself and can be read, else None."""
+    rows = zip(proposals.tokens.tolist(), proposals.prompt_lengths.tolist(), proposals.lengths.tolist(), proposals.finished.tolist())
+    return [readable(task, row[start:end - 1]) if ended else None for row, start, end, ended in rows]
 
 
 def proposer_rewards(success, keys, kind="zero", repetition=0.0):
@@ -85,8 +91,7 @@ class Propose(GRPO):
         prompt = task.tokenizer.encode("Propose.\n")
         self.proposals = generate(self.policy, [prompt] * c.prompts, task.max_prompt_tokens, c.temperature, eos=task.tokenizer.eos,
                                   pad=task.tokenizer.pad, generator=self.generator)
-        texts, done = self.proposals.completions(task.tokenizer), self.proposals.finished.tolist()
-        self.proposed = [readable(task, text) if ended else None for text, ended in zip(texts, done)]
+        self.proposed = written_problems(task, self.proposals)
         valid = [problem for problem in self.proposed if problem]
         rollout = super().collect(valid or problems)
         rollout.discarded += self.proposals.sampled_tokens

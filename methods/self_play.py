@@ -42,7 +42,7 @@ DEFAULTS = {"dialogue": 0.6, "sft_steps": 1000}
 @dataclass
 class SelfPlayConfig(GRPOConfig):
     """generator and verifier in self-play"""
-    labels: int = setting(64, "samples a step of which the teacher says whether they are right; --checker: how often it is right itself",
+    labels: int = setting(64, "samples a step of which a teacher says whether they are right; --checker: how often it is right itself",
                           low=0, high=10**6)
     verifier_weight: float = setting(1.0, "weight of the verifier's loss", low=0.0, high=100.0)
 
@@ -69,7 +69,7 @@ class SelfPlay(GRPO):
         super().__init__(policy, task, config, generator, reward)
 
     def verdicts(self, rollout):
-        """v of every row -> (B,), 0 where there is no answer to be checked; the prompts that asked; which rows can be read (B,) bool."""
+        """-> v of every row (B,), 0 where there is no answer to be checked; the prompts that asked; which rows can be read (B,) bool."""
         prompts = about("Check: ", self.task, rollout)
         readable = torch.tensor([bool(answer) for answer in answers(rollout, self.task)], device=rollout.tokens.device) & rollout.finished
         return ask(self.policy, self.task, prompts, ["yes", "no"])[:, 0] * readable, prompts, readable
@@ -94,8 +94,8 @@ class SelfPlay(GRPO):
         if shown and c.verifier_weight:
             said = self.labels(rollout, right, prompts, shown)
             (yes,), (no,) = map(task.tokenizer.encode, ("yes", "no"))
-            checks = written_checks(self.policy, [prompts[i] for i in shown], [yes if label else no for label in said], task.tokenizer.pad,
-                                    c.temperature)
+            checks = written_checks(self.policy, [prompts[i] for i in shown], [yes if label else no for label in said],
+                                    task.tokenizer.pad, c.temperature)
             metrics |= {"label_accuracy": sum(label == bool(right[i]) for i, label in zip(shown, said)) / len(shown),
                         "verifier_loss": float(-checks.logprobs.sum() / len(shown))}
             batch = join([rollout, checks])

@@ -37,7 +37,7 @@ def proposes(problem):
 # ---- which proposals count
 
 def test_of_val_and_test_nothing_is_trained_on():
-    assert [readable(TASK, of_split(split).prompt) is not None for split in tasks.SPLITS] == [True, False, False]
+    assert [readable(TASK, ENCODE(of_split(split).prompt)) is not None for split in tasks.SPLITS] == [True, False, False]
 
 
 def test_a_proposal_is_a_whole_prompt_of_the_tasks_sizes():
@@ -45,9 +45,16 @@ def test_a_proposal_is_a_whole_prompt_of_the_tasks_sizes():
     good = next(p for p in (TASK.problem((a, 2), 9) for a in range(3, 13)) if train(p.key))
     big = next(p for p in (TASK.problem((a, 2), 9) for a in range(14, 99)) if train(p.key))
     long = next(p for p in (TASK.problem((a, 2, 3), 9) for a in range(3, 13)) if train(p.key))
-    assert readable(TASK, good.prompt) == good
-    for text in (good.prompt + good.prompt, good.prompt[:-2], "", "Propose.\n", "Use to make 9.\n", "Use 3, 5 to make .\n", big.prompt, long.prompt):
-        assert readable(TASK, text) is None
+    assert readable(TASK, ENCODE(good.prompt)) == good
+    for text in (good.prompt + good.prompt, good.prompt[:-2], "", "Propose.\n", "Use  to make 9.\n", "Use 3, 5 to make .\n", big.prompt, long.prompt):
+        assert readable(TASK, ENCODE(text)) is None
+
+
+def test_two_digits_are_not_a_number():
+    """Trap 32: `1`, `2` decodes to 12, and is another text than the token 12."""
+    use, end = ENCODE("Use 3, "), ENCODE(" to make 9.\n")
+    whole, cut = use + ENCODE("12") + end, use + ENCODE("1") + ENCODE("2") + end
+    assert TASK.tokenizer.decode(whole) == TASK.tokenizer.decode(cut) and readable(TASK, cut) is None
 
 
 def test_what_is_proposed_is_what_is_solved():
