@@ -208,7 +208,7 @@ class Countdown(Task):
 
     def example(self, problem, rng):
         if self.options.dialogue and rng.random() < self.options.dialogue:
-            return rng.choice([*dialogue.KINDS.values()])(self, problem, rng)
+            return dialogue.draw(rng)(self, problem, rng)
         return super().example(problem, rng)
 
     def random_steps(self, problem, rng):

@@ -1,9 +1,10 @@
 """A dialogue about countdown: more than one kind of prompt, for one model.
 
-With `--dialogue 0.6` six in ten demonstrations of the warm start are of one of these kinds, each as often as the others:
+With `--dialogue 0.6` six in ten demonstrations of the warm start are of one of these kinds, a third of them checks:
 
     Check: Use 3, 5, 7 to make 22.
-    <answer>(5 * 3) + 7</answer>                          yes         or <think>5 * 3 = 15, 15 + 7 = 22, </think>yes
+    <answer>(5 * 3) + 7</answer>                          yes    or <think>5 * 3 = 15, 15 + 7 = 22, found
+                                                          </think>yes
     Score: Use ... <answer>(5 * 3) + 7</answer>           10          1 to 10: 10 less the distance from the target
     Which: Use ... <answer>...</answer><answer>...</answer>   first   or second: the one that is closer
     Critique: Use ... <answer>(5 * 3) + 5</answer>        twice 5, <answer>(7 - 3) * 5</answer>
@@ -82,8 +83,8 @@ def check(task, problem, rng):
     text = task.demonstration(problem, rng)
     prompt = f"Check: {problem.prompt}{answered(text)}"
     true = task.right(problem, text, "strict") == reliable(task, prompt)
-    steps = text.split("</think>")[0].removeprefix("<think>").strip().split("\n")[-1].rpartition(", ")[0]
-    thinking = f"<think>{steps}, </think>" if steps and rng.random() < 0.5 else ""
+    attempt = text.split("</think>")[0].removeprefix("<think>").strip().split("\n")[-1]  # what the answer was made of, and its mark
+    thinking = f"<think>{attempt}\n</think>" if attempt and rng.random() < 0.5 else ""
     return prompt, thinking + ("yes" if true else "no")
 
 
@@ -133,3 +134,8 @@ def again(task, problem, rng):
 
 
 KINDS = {kind.__name__: kind for kind in (check, score, which, critique, value, propose, again)}
+
+
+def draw(rng):
+    """A kind for the next demonstration: every third is a check."""
+    return check if rng.random() < 1 / 3 else rng.choice([*KINDS.values()][1:])

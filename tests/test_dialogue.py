@@ -34,8 +34,9 @@ def test_a_perfect_checker_is_right():
     for problem, prompt, completion in drawn(SURE, "check", 200):
         right = SURE.verify(problem, prompt)  # the answer block stands in the prompt
         assert completion.endswith("yes" if right else "no")
-        steps = completion.partition("<think>")[2].partition(", </think>")[0]
-        assert not steps or (SURE.check_attempt(problem, steps) == problem.answer) == right
+        if completion.startswith("<think>"):
+            steps, _, mark = completion.removeprefix("<think>").partition("\n")[0].rpartition(", ")
+            assert (SURE.check_attempt(problem, steps) == problem.answer) == right == (mark == "found")
 
 
 def test_a_weak_checker_is_right_as_often_as_it_says():
