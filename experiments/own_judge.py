@@ -78,3 +78,43 @@ def cell(folder, plan, name, seed):
     right = own.right(task).view(-1, 16).sum(1).tolist()
     return result | {"judge": judged_by(model, task, warm, score_of), "own": judged_by(model, task, own, score_of),
                      **{f"pass@{k}": sum(pass_at_k(16, c, k) for c in right) / len(right) for k in (1, 8)}}
+
+
+def report(folder, plan, get):
+    from plumbing import catalogue
+    seeds, there = plan["seeds"], ("", *catalogue.names())
+    systems = [name for name in plan["systems"] if SYSTEMS[name][0] in there]
+    if len(systems) < len(plan["systems"]):
+        print("left out, for methods/ has no such file:", ", ".join(name for name in plan["systems"] if name not in systems))
+    found = get([("warm", seed) for seed in seeds])  # everything else begins there
+    found |= get([(name, seed) for name in systems for seed in seeds])
+    lines = ["| system | judge: accuracy | judge: AUC | pass@1 | pass@8 | best of 8 by its own judge |", "|---|---|---|---|---|---|"]
+    for name in ("warm", *systems):
+        each = lambda *keys: spread((value_at(found[name, seed], keys) for seed in seeds), ".2f" if keys[0] == "judge" else ".3f")
+        title = {"warm": "warm start"}.get(name, name)
+        lines.append(f"| {title} | {each('judge', 'accuracy')} | {each('judge', 'auc')} | **{each('pass@1')}** | {each('pass@8')} "
+                     f"| {each('own', 'best of 8')} |")
+    lines.append(f"\nSeeds {' / '.join(map(str, seeds))}, lowest to highest in brackets; {plan['tokens']:,} sampled tokens each; "
+                 f"{plan['problems']} test problems, 16 samples of each. The judge is asked about the answers of the warm start.")
+    mean = lambda values: sum(values) / len(seeds)
+    gain = lambda name: mean([found[name, seed]["pass@1"] - found["warm", seed]["pass@1"] for seed in seeds])
+    auc = lambda name: mean([found[name, seed]["judge"]["auc"] for seed in seeds])
+    panels = [{"title": "judging and solving, before and after", "x": "AUC of the judge", "y": "gain in pass@1",
+               "curves": {name: ([auc("warm"), auc(name)], [0.0, gain(name)]) for name in systems}},
+              {"title": f"answers during training, seed {seeds[0]}", "x": "sampled tokens", "y": "share that is right", "curves": {
+                  name: (run["tokens"], smooth(run["accuracy"])) for name in systems if "tokens" in (run := found[name, seeds[0]])}}]
+    return "\n".join(lines), panels
+
+
+def value_at(result, keys):
+    for key in keys:
+        result = result[key]
+    return result
+
+
+def smooth(values, width=5):
+    return [sum(values[max(0, i + 1 - width):i + 1]) / len(values[max(0, i + 1 - width):i + 1]) for i in range(len(values))]
+
+
+if __name__ == "__main__":
+    main(__file__, __doc__, cell, report, FULL, QUICK)
