@@ -13,6 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 NAMES = """
     compare dense_reward limit_of_rl longer_thinking r1 reward_hacking serial test_time failures stream_of_search
     overoptimization gradient_variance
+    judge_accuracy own_judge
     """.split()
 
 

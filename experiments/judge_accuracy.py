@@ -23,7 +23,7 @@ import re
 from cells import main, spread, train
 
 NOISES = ("fresh", "same answer", "same form")
-FULL = {"seeds": (0, 1, 2), "warm": ("--sft-steps", 1000), "tokens": 150_000, "problems": 200, "prompts": 32, "cells": (
+FULL = {"seeds": (0, 1, 2), "warm": ("--sft-steps", 1000), "tokens": 100_000, "problems": 200, "prompts": 32, "cells": (
     *(("grpo", noise, a) for noise in NOISES[:2] for a in (60, 70, 80, 90, 99)), *(("grpo", "same form", a) for a in (80, 90, 99)),
     *((method, "same answer", a) for method in ("dpo", "star") for a in (80, 100)), ("grpo", "fresh", 100))}
 QUICK = {"seeds": (0,), "warm": ("--numbers", 2, "--sft-steps", 400, "--n-layer", 2, "--n-embd", 64), "tokens": 60_000, "problems": 100,

@@ -69,8 +69,7 @@ def verdicts(model, task, rollout, votes=0, generator=None, temperature=1.0):
         rows = [row[:length] for row, length in zip(thoughts.tokens.tolist(), thoughts.lengths.tolist())]
         cost = thoughts.sampled_tokens
     p = dialogue.ask(model, task, rows, ["yes", "no"])[:, 0].view(len(rollout.lengths), -1)
-    there = torch.tensor([bool(answer) for answer in dialogue.answers(rollout, task)], device=p.device) & rollout.finished
-    return p * there[:, None], rows, cost
+    return p * dialogue.readable(rollout, task)[:, None], rows, cost
 
 
 def watched(scores, says_right, right):

@@ -46,7 +46,7 @@ class RLAIFConfig(GRPOConfig):
 def grades(model, task, rollout):
     """sum_s s P(s) / 10 of every row -> (B,), and whether 10 is the likeliest score, (B,) bool; 0 for what did not end, or has no answer."""
     chances = dialogue.ask(model, task, dialogue.about("Score: ", task, rollout), SCORES)  # (B, 10)
-    there = torch.tensor([bool(answer) for answer in dialogue.answers(rollout, task)], device=chances.device) & rollout.finished
+    there = dialogue.readable(rollout, task)
     return chances @ torch.linspace(0.1, 1.0, 10, device=chances.device) * there, (chances.argmax(1) == 9) & there
 
 
