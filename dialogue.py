@@ -63,6 +63,11 @@ def answers(rollout, task):
     return found
 
 
+def readable(rollout, task):
+    """(B,) bool: ended by itself, with one answer block. Of the rest everybody can see that it is wrong, without asking."""
+    return rollout.finished & torch.tensor([bool(answer) for answer in answers(rollout, task)], device=rollout.finished.device)
+
+
 def about(kind, task, rollout):
     """The prompts that ask `kind` ("Check: ", "Score: ", "Critique: ") about every row's answer -> list of B lists of ids."""
     encode = task.tokenizer.encode

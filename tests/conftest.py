@@ -17,7 +17,7 @@ from toys import seed
 BESIDE = {f"test_{name}.py" for name in """
     exercises sheets check_run pretend_gpu bench_gpu browser live view ask rollouts track export
     experiments small claims coverage mcts_noise compute_optimal longer_or_larger score critique leco
-    propose self_play playing
+    propose self_play playing genrm rlaif
     """.split()}
 LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "60"))  # seconds for a test, and for what its fixtures do before; 0: none
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import checkpoint
+import dialogue
 import grpo
 import plot
 import sample
@@ -37,7 +38,7 @@ TINY = (f"--seed {seed()} --task countdown --numbers 2 --max-number 9 --cot off 
         "--n-layer 1 --n-embd 32 --n-head 2 --sft-steps 60 --sft-batch 32 --sft-micro-batch 32 --sft-lr 0.01 "
         "--sft-muon-lr 0.02 --prompts 4 --group-size 4 --lr 0.003 "
         "--test-problems 3 --test-samples 16 --eval-problems 2 --eval-every 0 --checkpoint-every 2 --device cpu").split()
-TALKS = ["--cot", "on", "--attempts", "1", "--dialogue", "0.6"]  # what the methods need that ask the model about its own answers
+TALKS = "--cot on --attempts 1 --dialogue 0.6"  # what the methods need that ask the model about its own answers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -214,6 +215,10 @@ def dealt(monkeypatch):
         return first & (first.cumsum(0) <= dealt.groups)
 
     dealt = SimpleNamespace(groups=1000)
+    # The same for methods that ask the model about its answers: each row has one of its own, that can be read.
+    monkeypatch.setattr(dialogue, "answers", lambda rollout, task: [
+        task.tokenizer.encode(f"<answer>{i % 10} + {i // 10}</answer>") for i in range(len(rollout.lengths))])
+    monkeypatch.setattr(dialogue, "readable", lambda rollout, task: torch.ones(len(rollout.lengths)).bool())
     monkeypatch.setattr(sample.Rollout, "right", lambda self, task: right(self.problems))
     monkeypatch.setattr(run_room, "rule_rewards", lambda task, problems, *_: (right(problems).float(), right(problems).float()))
     return dealt
@@ -223,7 +228,7 @@ def dealt(monkeypatch):
 def test_every_algorithm_runs_through_the_loop(runs, algo, dealt, straight):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
     needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"]}
-    talks = TALKS if "dialogue" in catalogue.find(algo)[1] else []  # a dialogue is about a chain of thought
+    talks = TALKS.split() if "dialogue" in catalogue.find(algo)[1] else []  # a dialogue is about a chain of thought
     out, more = runs / f"two-steps-{algo}", map(str, [*needs.get(algo, []), *talks])
     train.main([*TINY, *more, "--algo", algo, "--steps", "2", "--out", str(out)])
     lines, summary = log(out), json.loads((out / "summary.json").read_text())
@@ -252,12 +257,16 @@ def waits(state):
     ("prime", "", lambda state: {"prm", "prm_optimizer"} <= state.keys()),
     ("bond", "--anchor-rate 0.3", lambda state: "anchor" in state),
     ("rm_rl", "--judges 2 --judge-steps 2 --fresh-judge 2", lambda state: "judges" in state),
+    ("genrm", f"{TALKS} --votes 1", lambda state: True),
+    ("rlaif", TALKS, lambda state: {"judge", "steps"} <= state.keys()),
+    ("ai_preferences", TALKS, lambda state: "judge" in state),
+    ("self_reward", f"{TALKS} --round-steps 2", lambda state: state["steps"] == 3),
     ("offpolicy", "--stale-steps 2 --mismatch ratio", lambda state: len(state["queue"]) == 2),
     ("offpolicy", "--sampler-dtype bfloat16", lambda state: True),
-    ("score", f"{' '.join(TALKS)} --stage-one 2 --mini-batches 2", lambda state: state["steps"] == 3),
-    ("critique", f"{' '.join(TALKS)} --revision-steps 2 --mini-batches 2", lambda state: {"judge", "reference"} <= state.keys()),
-    ("propose", "--cot on", lambda state: state["steps"] == 3),
-    ("self_play", "--cot on", lambda state: state["steps"] == 3),
+    ("score", f"{TALKS} --stage-one 2 --mini-batches 2", lambda state: state["steps"] == 3),
+    ("critique", f"{TALKS} --revision-steps 2 --mini-batches 2", lambda state: {"judge", "reference"} <= state.keys()),
+    ("propose", TALKS, lambda state: state["steps"] == 3),
+    ("self_play", TALKS, lambda state: state["steps"] == 3),
 ], ids=lambda x: x if isinstance(x, str) and x and "-" not in x else "")
 def test_three_steps_and_a_resume_equal_six_steps_for_the_others_too(runs, algo, flags, kept, dealt, straight):
     """Trap 25: the critic and its optimizer, a beta that has moved, groups that wait. `kept`: there is something of it to lose.
