@@ -12,7 +12,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = """
     compare dense_reward limit_of_rl longer_thinking r1 reward_hacking serial test_time failures stream_of_search
-    overoptimization gradient_variance
+    overoptimization gradient_variance credit
     """.split()
 
 
