@@ -56,7 +56,8 @@ def main(script, doc, cell, report, full, quick, **variants):
 
     text, panels = report(folder, plan, get)
     out = folder if given.quick else pathlib.Path("docs")
-    (out / f"{name}.md").write_text(text + "\n")
+    source = f"[The claim, and how it is tested](../experiments/{pathlib.Path(script).name}); [all claims](claims.md)."
+    (out / f"{name}.md").write_text(f"{text}\n" if given.quick else f"{text}\n\n{source}\n")
     (out / f"{name}.json").write_text(json.dumps(asked, indent=1) + "\n")
     print(text)
     try:
