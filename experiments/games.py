@@ -3,8 +3,7 @@
     python experiments/games.py            about 5 minutes of one core; goes on cell by cell where it was stopped
     python experiments/games.py --quick    1 minute
 
-The claim (AlphaZero, arXiv:1712.01815): a policy says where to look, a value saves looking further, and a tree
-with both plays better than either of them, and better than the teacher of the policy.
+The claim (AlphaZero, arXiv:1712.01815): a tree with a policy and a value plays better than either, and than the policy's teacher.
 
     v(s)  <-  max_a - v(s a)          by self-play: one ply of look-ahead, in positions of its own games and in random ones
     pi(a | s)  <-  best moves of the teacher, a search of 6 plies     by imitation, in the same positions
