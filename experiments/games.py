@@ -1,19 +1,17 @@
 """A ladder for a game: search, a policy by imitation, a value from self-play, and a tree with both, up to perfect play.
 
-    python experiments/games.py            about 6 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/games.py            about 5 minutes of one core; goes on cell by cell where it was stopped
     python experiments/games.py --quick    1 minute
 
-The claim (AlphaZero, arXiv:1712.01815): a policy says where to look, a value saves looking further, and a tree
-with both plays better than either of them, and better than the teacher of the policy.
+The claim (AlphaZero, arXiv:1712.01815): a tree with a policy and a value plays better than either, and than the policy's teacher.
 
-    v(s)  <-  max_a - v(s a)              by self-play: one ply of look-ahead, in positions of its own games and random ones; ends have a result
-    pi(a | s)  <-  the moves of the teacher, a search of 6 plies    by imitation, in the same positions
+    v(s)  <-  max_a - v(s a)          by self-play: one ply of look-ahead, in positions of its own games and in random ones
+    pi(a | s)  <-  best moves of the teacher, a search of 6 plies     by imitation, in the same positions
     MCTS  =  tree.py with sign=-1, for two players: leaves are worth v, priors are pi
 
-The game: four in a row on a board of 4 x 4; stones fall down. 161,029 positions, all solved: a draw. Measured: right moves (they keep
-the solved value) in positions where not all are; openings (4 random moves, drawn) held against perfect play, which draws among its
-right moves; points against all the others, a draw 1/2. Simplified: pi does not learn from the tree; no noise, no symmetries; no position is
-held out, but who learns never sees a solved value. Results: docs/games.{md,json,png}.
+The game: four in a row on 4 x 4, stones fall down: 161,029 positions, all solved, a draw. Measured: right moves, which keep the solved
+value, where not all do; openings (4 random moves, drawn) held against perfect play; points against all others, a draw 1/2. Simplified: pi does
+not learn from the tree; no noise, no symmetries; nothing is held out, but who learns sees no solved value. Results: docs/games.{md,json,png}.
 """
 import math
 import random
@@ -21,8 +19,8 @@ from functools import lru_cache
 
 from cells import main, spread
 
-FULL = {"seeds": (0, 1, 2), "steps": 1200, "looks": 6, "positions": 300, "openings": 100, "pairs": 10, "simulations": 32}
-QUICK = {"seeds": (0,), "steps": 400, "looks": 2, "positions": 100, "openings": 20, "pairs": 2, "simulations": 32}
+FULL = {"seeds": (0, 1, 2), "steps": 1500, "looks": 5, "positions": 300, "openings": 100, "pairs": 10, "simulations": 64}
+QUICK = {"seeds": (0,), "steps": 500, "looks": 2, "positions": 100, "openings": 20, "pairs": 2, "simulations": 64}
 SIDE, LOW = 4, (1 << 20) - 1  # a column is 5 bits, of which the highest stays empty
 
 
@@ -130,14 +128,14 @@ def cell(folder, plan, seed):
     drawn = [opening(fixed, 4, lambda p: search(p) == 0) for _ in range(plan["openings"])]
     tree = lambda value, policy: tree_player(plan["simulations"], value, policy)
     plies = lambda n: look_ahead(lambda qs: [search(q, n - 1) for q in qs])
+    value = look_ahead(lambda qs: judge(net, qs)[0])
     right = lambda player: sum(-search(moves(p)[best(row, rng)]) == search(p) for p, row in zip(asked, player(asked))) / len(asked)
     for step, net in enumerate(learn(plan["steps"], plies(6), rng), 1):
         if step % (plan["steps"] // plan["looks"]) == 0:
-            value, both = look_ahead(lambda qs: judge(net, qs)[0]), tree(net, net)
-            curve.append([step, right(value), right(both)])
+            curve.append([step, right(value), right(tree(net, net))])
     players = {"random": look_ahead(lambda qs: [0] * len(qs)), "search, 2 plies": plies(2), "search, 6 plies": plies(6),
                "policy, imitates 6 plies": lambda ps: judge(net, ps)[1], "value, one ply": value, "MCTS alone": tree(None, None),
-               "MCTS, policy": tree(None, net), "MCTS, value": tree(net, None), "MCTS, both": both, "perfect": plies(99)}
+               "MCTS, policy": tree(None, net), "MCTS, value": tree(net, None), "MCTS, both": tree(net, net), "perfect": plies(99)}
     points = dict.fromkeys(players, 0.0)
     for a, b in [(a, b) for a in players for b in players if a != b]:  # each moves first in one of two games from an opening
         won = sum(match(players[a], players[b], drawn[:plan["pairs"]], rng)) / plan["pairs"]
@@ -152,8 +150,8 @@ def report(folder, plan, get):
     lines = ["| player | right moves | drawn openings held | points against all others |", "|---|---|---|---|", *(
         f"| {name} | " + " | ".join(spread(r["players"][name][key] for r in results) for key in ("right", "held", "points")) + " |"
         for name in results[0]["players"])]
-    curves = {f"{name}, seed {seed}": list(zip(*((look[0], look[k]) for look in r["curve"]))) for seed, r in zip(plan["seeds"], results)
-              for k, name in ((1, "value"), (2, "MCTS, both"))}
+    curves = {f"{name}, seed {seed}": [*zip(*((look[0], look[k]) for look in r["curve"]))]
+              for seed, r in zip(plan["seeds"], results) for k, name in ((1, "value, one ply"), (2, "MCTS, both"))}
     return "\n".join(lines), [{"title": "right moves", "x": "steps of self-play", "y": "share", "curves": curves}]
 
 

@@ -4,7 +4,7 @@
     python experiments/gradient_variance.py --quick    2 minutes, its warm start included
 
 The claim: a baseline takes noise away and leaves the mean where it is; the better it knows what is to
-come, the more. No baseline, the mean of the others in the group (the group's own mean is the same times 7/8), a
+come, the more. No baseline, the best constant (b* = E[r |s|^2] / E|s|^2, Greensmith et al. 2004), the mean of the others in the group (the group's own mean is the same times 7/8), a
 critic (ppo.py, trained with the policy held fixed), and K rollouts from before each reasoning step (VinePPO).
 
     g = sum_t A_t s_t,  s_t = grad log pi(y_t)       E |g|^2 = sum_t E[A_t^2 |s_t|^2]       if the s_t are uncorrelated given A
@@ -52,7 +52,7 @@ def cell(folder, plan, policy, seed):
     rule = lambda rollout: rule_rewards(task, rollout.problems, rollout.completions(task.tokenizer), rollout.finished.tolist(),
                                         RewardConfig())[0]
     vine = {K: VinePPO(model, task, VinePPOConfig(rollouts=K), generator, rule) for K in plan["K"]}
-    found = {}
+    found, rewards, cross = {}, 0.0, 0.0
     for _ in range(plan["batches"]):
         problems = [task.sample_problem(rng, "train") for _ in range(plan["prompts"])]
         rollout = sample.collect(model, task, problems, sample.SamplingConfig(group_size=GROUP), generator)
@@ -62,7 +62,7 @@ def cell(folder, plan, policy, seed):
         per_token = ppo.token_rewards(r, rollout.logprobs, rollout.logprobs, mask, beta=0.0)
         gae = lambda lam: ppo.gae(per_token, values, mask, 1.0, lam)[0]
         whole = lambda A: A[:, None].expand(mask.shape)
-        advantages = {"no baseline": whole(r),
+        advantages = {"no baseline": whole(r), "score": whole(torch.ones_like(r)),
                       "mean of the others": whole(group_advantages(r, GROUP, std=False, baseline="leave_one_out")),
                       "critic, lambda 1": gae(1.0), "critic, lambda 0.95 (biased)": gae(0.95)}
         cost = dict.fromkeys(advantages, rollout.sampled_tokens)
@@ -72,11 +72,18 @@ def cell(folder, plan, policy, seed):
             advantages[name], _, _ = method.advantages(rollout, r)
             cost[name] = rollout.sampled_tokens + rollout.discarded
         surprise = mask * (1 - rollout.logprobs.exp()) ** 2  # |s_t|^2, by its largest part
+        g = {name: gradient(model, rollout, A, task.max_new_tokens) for name, A in advantages.items()}
         for name, A in advantages.items():
-            add(found.setdefault(name, [0, 0.0, 0.0, 0, 0.0]), gradient(model, rollout, A, task.max_new_tokens), cost[name],
-                float((A ** 2 * surprise).sum()))
-    return {name: {"variance": (squares - float(total @ total) / n) / (n - 1), "noise": noise(n, total, squares), "tokens": tokens / n,
-                   "theory": theory / n} for name, (n, total, squares, tokens, theory) in found.items()}
+            add(found.setdefault(name, [0, 0.0, 0.0, 0, 0.0]), g[name], cost[name], float((A ** 2 * surprise).sum()))
+        rewards, cross = rewards + float(r.mean()), cross + float(g["no baseline"] @ g["score"])
+    result = {name: {"variance": variance(*sums[:3]), "noise": noise(*sums[:3]), "tokens": sums[3] / sums[0], "theory": sums[4] / sums[0]}
+              for name, sums in found.items()}
+    # g(b) = g(0) - b g_score, so its variance is a parabola in b: one constant is best.
+    n, total, score, none = plan["batches"], found["no baseline"][1], result.pop("score")["variance"], result["no baseline"]
+    covariance = (cross - float(total @ found["score"][1]) / n) / (n - 1)
+    best = none["variance"] - covariance ** 2 / score
+    result["best constant"] = none | {"variance": best, "noise": none["noise"] * relative(best, none["variance"]), "theory": None}
+    return result | {"constants": {"best": covariance / score, "mean reward": rewards / n}}
 
 
 def gradient(model, rollout, advantages, limit):
@@ -97,6 +104,11 @@ def add(sums, g, tokens, theory):
         sums[i] = sums[i] + each
 
 
+def variance(n, total, squares):
+    """tr Cov(g), without bias; arguments as below."""
+    return (squares - float(total @ total) / n) / (n - 1)
+
+
 def noise(n, total, squares):
     """tr Cov(g) / |E g|^2 from n gradients: their sum (P,), and the sum of their squared lengths. nan if the mean drowns in the noise.
 
@@ -104,10 +116,9 @@ def noise(n, total, squares):
     >>> noise(2, torch.tensor([4.0, 0.0]), 10.0)                   # gradients (1, 0) and (3, 0): variance 2, mean 2
     0.6666666666666666
     """
-    mean = total / n
-    variance = (squares - n * float(mean @ mean)) / (n - 1)
-    signal = float(mean @ mean) - variance / n  # the squared mean holds a share of the noise
-    return variance / signal if signal > 0 else float("nan")
+    v = variance(n, total, squares)
+    signal = float(total @ total) / n ** 2 - v / n  # the squared mean holds a share of the noise
+    return v / signal if signal > 0 else float("nan")
 
 
 def relative(x, to):
@@ -118,16 +129,19 @@ def report(folder, plan, get):
     seeds, policies = plan["seeds"], plan["policies"]
     get([("runs", seed) for seed in seeds])
     found = get([(policy, seed) for policy in policies for seed in seeds])
-    names, lines, panels = list(found[policies[0], seeds[0]]), [], []
+    names, lines, panels = [name for name in found[policies[0], seeds[0]] if name != "constants"], [], []
+    names.sort(key=lambda name: ("no baseline", "best constant").index(name) if name in ("no baseline", "best constant") else 2)
     places = list(range(1, len(names) + 1))
     for policy in policies:
         lines += [f"**{policy}**\n", "| estimator | variance | theory | tokens | variance × tokens | noise |", "|---|---|---|---|---|---|"]
         for name in names:
             pairs = [(found[policy, seed][name], found[policy, seed]["no baseline"]) for seed in seeds]
             ratio = lambda *keys: spread(math.prod(relative(e[key], none[key]) for key in keys) for e, none in pairs)
-            lines.append(f"| {name} | {ratio('variance')} | {ratio('theory')} | {ratio('tokens')} | {ratio('variance', 'tokens')} | "
+            theory = ratio("theory") if pairs[0][0]["theory"] is not None else "–"
+            lines.append(f"| {name} | {ratio('variance')} | {theory} | {ratio('tokens')} | {ratio('variance', 'tokens')} | "
                          f"{spread((e['noise'] for e, _ in pairs), '.1f')} |")
-        lines.append("")
+        constant = lambda which: spread(found[policy, seed]["constants"][which] for seed in seeds)
+        lines.append(f"\nThe best constant is {constant('best')}; the mean reward is {constant('mean reward')}.\n")
         panels.append({"title": policy, "x": "estimator, in the order of the table", "y": "variance, no baseline = 1", "curves": {
             f"seed {seed}": (places, [relative(found[policy, seed][name]["variance"], found[policy, seed]["no baseline"]["variance"])
                                       for name in names]) for seed in seeds}})

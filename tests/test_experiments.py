@@ -222,8 +222,8 @@ def test_overoptimization_from_end_to_end(tiny):
 def test_gradient_variance_from_end_to_end(tiny):
     text, panels = tiny("gradient_variance", {"seeds": (0,), "policies": ("warm start",), "batches": 3, "prompts": 2, "K": (1, 2),
                                               "critic": 1})
-    names = [line.split(" | ")[0] for line in text.splitlines()[4:10]]
-    assert names == ["| " + name for name in ("no baseline", "mean of the others", "critic, lambda 1", "critic, lambda 0.95 (biased)",
+    names = [line.split(" | ")[0] for line in text.splitlines()[4:11]]
+    assert names == ["| " + name for name in ("no baseline", "best constant", "mean of the others", "critic, lambda 1", "critic, lambda 0.95 (biased)",
                                               "1 rollouts a step", "2 rollouts a step")] and len(panels) == 1
 
 
