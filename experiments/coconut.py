@@ -13,10 +13,11 @@ and never a thought; its gradient flows through the thoughts, which are computed
 
 At equal depth of computation, for a problem of n steps and L layers: a chain reads its own words, L layers for each; n thoughts make
 (n + 1) L layers one after the other; pause tokens, as many and with the same curriculum, are all read at once: L. So what thoughts have
-beyond pauses is depth. `at once`: thoughts without the curriculum. The same number of problems for all, two layers, width 64.
+beyond pauses is depth. At once: thoughts without the curriculum. The same number of problems for all, two layers, width 64. The number
+of thoughts says how many steps there are; so the chain, too, is told when to stop.
 
-What a thought says: a linear probe (logistic regression) for the value of step j from h_(j-1), fitted on train problems and tried on
-test problems; beside it the same for pause tokens, and from h_0 alone (of the model with thoughts). The lens: the nearest token to h_(j-1).
+What a thought says: a linear probe (logistic regression) for the value of step j from h_(j-1), fitted on train problems, tried on test
+problems; beside it the same for pause tokens, and from h_0 alone (of the model with thoughts). The lens: the likeliest token at h_(j-1).
 Simplified: one thought a step; the optimizer is not begun anew at a stage; 30 % of the rows come from an earlier stage. Accuracy is greedy.
 Results: docs/coconut.{md,json,png}.
 """
@@ -40,8 +41,7 @@ def stage_of(done, last):
 def train(task, kind, steps, batch, seed, last):
     """-> a model; `last`: the last stage."""
     import random
-    import torch
-    import latent
+    import latent, torch
     from model import GPT, GPTConfig, make_optimizer
     torch.manual_seed(seed)
     model = GPT(GPTConfig(task.tokenizer.n_vocab, task.max_prompt_tokens + task.max_new_tokens, n_layer=2, n_head=2, n_embd=64))
@@ -62,25 +62,25 @@ def values(task, problem):
     return [int(step.split()[-1][-1] if "=" in step else step) for step in task.chain(problem).split(", ")[:-1]]
 
 
-def probe(train, labels, test, truth, steps):
-    """Multinomial logistic regression from states (N, C) to values (N,), by Adam on all of `train` at once -> its accuracy on `test`."""
-    import torch
-    X, Z = ((x - train.mean(0)) / (train.std(0) + 1e-6) for x in (train, test))
-    with torch.enable_grad():
-        linear = torch.nn.Linear(X.shape[1], int(max(labels.max(), truth.max())) + 1)
-        optimizer = torch.optim.Adam(linear.parameters(), lr=0.03, weight_decay=1e-3)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(linear(X), labels).backward()
-            optimizer.step()
-    return float((linear(Z).argmax(1) == truth).float().mean())
-
-
 def no_mirror(problem):
     """Iterated squaring: r and p - r have the same squares. Whether this problem's answer cannot be known by heart from the other's."""
     from tasks import split_of
     name, p, r, k = problem.key if problem.key[0] == "iterated_squaring" else (None,) * 4
     return name is None or split_of((name, p, p - r, k)) != "train"
+
+
+def told(model, task, problem):
+    """Whether the greedy answer is right after a chain that does not stop before its time: the number of thoughts says how many steps there
+    are, so the chain is told as well. At each of its places stands the likeliest token but </think>."""
+    import torch
+    encode = task.tokenizer.encode
+    ids, [stop] = encode(problem.prompt + "<think>"), encode("</think>")
+    for _ in encode(task.chain(problem)):
+        logits = model(torch.tensor([ids]))[0, -1]
+        logits[stop] = float("-inf")
+        ids.append(int(logits.argmax()))
+    logits = model(torch.tensor([ids + encode("</think><answer>")]))[0, -1]
+    return task.tokenizer.decode([int(logits.argmax())]) == problem.answer
 
 
 def cell(folder, plan, name, kind, seed):
@@ -92,8 +92,8 @@ def cell(folder, plan, name, kind, seed):
     problems, rng = list(filter(no_mirror, evaluate.fixed_problems(task, "test", plan["problems"]))), random.Random("probe")
     steps = [len(values(task, problem)) for problem in problems]
     if kind == "chain":
-        right, lengths = zip(*((j["right"], j["length"]) for j in evaluate.sample_and_judge(model, task, problems, 1, temperature=0.0)))
-        tokens = sum(lengths) / len(lengths)
+        right, tokens = [told(model, task, problem) for problem in problems], 6 + sum(
+            len(task.tokenizer.encode(task.chain(problem))) for problem in problems) / len(problems)
     else:
         logprobs, ids, mask, states = latent.run(model, [latent.row(task, p, last, kind != "none") for p in problems], kind != "pause")
         right = ((logprobs.argmax(-1) == ids) | ~mask).all(1).tolist()
@@ -111,13 +111,13 @@ def cell(folder, plan, name, kind, seed):
 def read_thoughts(task, model, train, test, steps):
     """train, test: states (N, n + 1, C), and a list of values a problem -> for every step j: the accuracy of the probe from h_(j-1), of that
     from h_0, of a constant guess, and of the nearest token (None if values are no tokens by themselves)."""
-    import torch
+    import latent, torch
     found = {name: [] for name in ("probe", "question", "constant", "lens")}
     for j in range(max(map(len, test[1]))):
         rows = [torch.tensor([i for i, v in enumerate(vs) if len(v) > j]) for _, vs in (train, test)]
         labels, truth = (torch.tensor([vs[i][j] for i in at.tolist()]) for (_, vs), at in zip((train, test), rows))
         for title, state in (("probe", j), ("question", 0)):
-            found[title].append(probe(train[0][rows[0], state], labels, test[0][rows[1], state], truth, steps))
+            found[title].append(latent.probe(train[0][rows[0], state], labels, test[0][rows[1], state], truth, steps))
         found["constant"].append(float((truth == labels.mode().values).float().mean()))
         nearest = task.tokenizer.decode_batch(model.logits(test[0][rows[1], j]).argmax(-1)[:, None].tolist())
         squaring = task.name == "iterated_squaring"

@@ -67,3 +67,16 @@ def run(model, rows, thinks):
     hidden, _ = read(model, model.embed(ids), positions, memory)
     before = torch.cat((states[-1][:, None], hidden[:, :-1]), 1)  # what each written token is predicted from
     return model.logits(before).log_softmax(-1), ids, positions < FAR, torch.stack(states, 1)
+
+
+def probe(train, labels, test, truth, steps):
+    """Multinomial logistic regression from states (N, C) to values (N,), by Adam on all of `train` at once -> its accuracy on `test`."""
+    X, Z = ((x - train.mean(0)) / (train.std(0) + 1e-6) for x in (train, test))
+    with torch.enable_grad():
+        linear = torch.nn.Linear(X.shape[1], int(max(labels.max(), truth.max())) + 1)
+        optimizer = torch.optim.Adam(linear.parameters(), lr=0.03, weight_decay=1e-3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            F.cross_entropy(linear(X), labels).backward()
+            optimizer.step()
+    return float((linear(Z).argmax(1) == truth).float().mean())

@@ -112,11 +112,24 @@ def test_the_values_of_the_steps():
     assert coconut.values(circuit, circuit.problem((0, 1, 1), [("or", 1, 2), ("not", 3), ("and", 1, 4), ("not", 5)])) == [1, 0, 0, 1]
 
 
+def test_a_chain_is_told_when_to_stop():
+    """A model that would write </think> at once is kept from it for as many tokens as the true chain has; then its answer counts."""
+    from toys import Bigram
+    task = tasks.load("iterated_squaring", cot="on", **coconut.SIZES["iterated_squaring"])
+    one = lambda word: task.tokenizer.encode(word)[0]
+    table = torch.zeros(task.tokenizer.n_vocab, task.tokenizer.n_vocab)
+    for before, after, logit in (("<think>", "</think>", 9.0), ("<think>", "25", 5.0), ("25", ", ", 9.0), (", ", "</think>", 9.0),
+                                 (", ", "278", 5.0), ("278", ", ", 9.0), ("<answer>", "278", 9.0)):
+        table[one(before), one(after)] = logit
+    assert 25 * 25 % 347 == 278 and coconut.told(Bigram(table), task, task.problem(5, 2))
+    assert not coconut.told(Bigram(table), task, task.problem(5, 3))  # its last step is another number
+
+
 def test_a_probe_finds_what_is_linear_and_nothing_in_noise():
     states, labels = torch.randn(300, 6, generator=seeded()), torch.arange(300) % 3
-    assert coconut.probe(states[:200], labels[:200], states[200:], labels[200:], 40) < 0.5
+    assert latent.probe(states[:200], labels[:200], states[200:], labels[200:], 40) < 0.5
     states[:, :3] += 5 * torch.nn.functional.one_hot(labels, 3)
-    assert coconut.probe(states[:200], labels[:200], states[200:], labels[200:], 40) > 0.95
+    assert latent.probe(states[:200], labels[:200], states[200:], labels[200:], 40) > 0.95
 
 
 def test_coconut_from_end_to_end(tmp_path):
