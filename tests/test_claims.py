@@ -115,15 +115,6 @@ def test_every_format_is_known_again(experiment):
         assert module.format_of(neither, 4) is None
 
 
-def test_the_format_that_is_right_more_often_grows(experiment):
-    """d log(s_a / s_b) = rate (a_a - a_b) in every step; equal ones stay as they are."""
-    import math
-    steps = experiment("echo_chamber").replicator({"a": 0.2, "b": 0.8}, {"a": 0.9, "b": 0.4}, 0.5, 3)
-    odds = [math.log(s["a"] / s["b"]) for s in steps]
-    assert [y - x for x, y in zip(odds, odds[1:])] == pytest.approx([0.25] * 3)
-    assert experiment("echo_chamber").replicator({"a": 0.3, "b": 0.7}, {"a": 0.5, "b": 0.5}, 0.5, 1)[1]["a"] == pytest.approx(0.3)
-
-
 # ---- memorise.py
 
 def test_the_three_questions_are_what_they_say(experiment):
