@@ -70,7 +70,7 @@ def cell(folder, plan, what, seed):
     import random
     import evaluate, sample, small, tasks, torch
     if what != "runs":
-        return zeros(seed, *plan["worlds"][what])
+        return zeros(plan, seed, *plan["worlds"][what])
     task = tasks.load("countdown", max_number=9, attempts=2)
     problems, rng = evaluate.fixed_problems(task, "test", plan["problems"]), random.Random(0)
     warm, _ = small.kept(f"thinking-{plan['sft']}", task, small.imitate(task, seed, plan["sft"]), seed)
@@ -87,10 +87,10 @@ def cell(folder, plan, what, seed):
     return result
 
 
-def zeros(seed, options, sft, pool, n, steps, lr):
+def zeros(plan, seed, options, sft, pool, n, steps, lr):
     """Which problems has the warm start never solved, and who solves them? -> right answers of each zero among n, by who was asked."""
     import random
-    import small, tasks
+    import evaluate, small, tasks
     from tasks.countdown import random_attempt
     task, rng = tasks.load("countdown", cot="off", attempts=1, **options), random.Random(0)
     words = "-".join(["direct", *map(str, options.values()), str(sft)])
@@ -101,11 +101,15 @@ def zeros(seed, options, sft, pool, n, steps, lr):
     asked = {"the warm start again": small.right_counts(warm, task, never, n, seed=1),
              "random search": [sum(random_attempt(p.key[1:-1], rng)[1] == p.answer for _ in range(n)) for p in never]}
     result = {"problems": len(problems), "pass@1": sum(first) / n / len(problems), "asked": asked}
+    test = evaluate.fixed_problems(task, "test", plan["problems"])
+    result["warm start"] = {"right": small.right_counts(warm, task, test, plan["n"])}
     for name, train_on in (("after RL on other problems", None), ("after RL on these alone", never)):
         make = small.reinforce(task, seed, warm, steps=steps, prompts=32, lr=lr, problems=train_on)
         place = f"{words}-grpo-{steps}-{lr}" + (f"-zeros-{pool}-{n}" if train_on else "")
         model, lines = small.kept(place, task, make, seed)
         asked[name] = small.right_counts(model, task, never, n, seed=1)
+        if not train_on:
+            result["after RL"] = {"right": small.right_counts(model, task, test, plan["n"])}  # for c
         result[name] = sum(line["accuracy"] for line in lines[-10:]) / len(lines[-10:])  # of what it trains on, at the end
     return result
 
@@ -119,16 +123,20 @@ def report(folder, plan, get):
     for who in ("demonstrations", "warm start", "after RL"):
         each = [found["runs", seed][who]["habits"] for seed in seeds]
         lines.append(f"| {who} | " + " | ".join(spread((e[name] for e in each), ".2f") for name in HABITS) + " |")
-    lines += ["", f"| c | pass@1 | problems at 0 of {n} | at {n} of {n} | share of the variance within problems |", "|---|---|---|---|---|"]
+    lines += ["", f"| c | | pass@1 | problems at 0 of {n} | at {n} of {n} | share of the variance within problems |", "|---" * 6 + "|"]
     bins, panels, curves = 10, [], {}
-    for who in ("warm start", "after RL"):
-        counts = [found["runs", seed][who]["right"] for seed in seeds]
-        inside, low, high = zip(*(within(right, n) for right in counts))
-        lines.append(f"| {who} | {spread(sum(right) / n / len(right) for right in counts)} | {spread(low)} | {spread(high)} | {spread(inside)} |")
-        for seed, right in zip(seeds, counts):
-            curves[f"{who}, seed {seed}"] = ([(i + 0.5) / bins for i in range(bins)],
-                                             [sum(min(int(c / n * bins), bins - 1) == i for c in right) / len(right) for i in range(bins)])
-    panels.append({"title": "c: how often is a problem solved?", "x": f"share of right answers among {n}, in tenths", "y": "share of problems",
+    worlds = {"thinking": {seed: found["runs", seed] for seed in seeds}} | {
+        f"direct, {world} numbers": {seed: hard[world, seed] for seed in seeds} for world in plan["worlds"]}
+    for setting, cells in worlds.items():
+        for who in ("warm start", "after RL"):
+            counts = [cells[seed][who]["right"] for seed in seeds]
+            inside, low, high = zip(*(within(right, n) for right in counts))
+            lines.append(f"| {setting} | {who} | {spread(sum(right) / n / len(right) for right in counts)} | {spread(low)} | {spread(high)} "
+                         f"| {spread(inside)} |")
+            shares = [[sum(min(int(c / n * bins), bins - 1) == i for c in right) / len(right) for right in counts] for i in range(bins)]
+            curves[f"{who}, {setting}"] = ([(i + 0.5) / bins for i in range(bins)], [sum(v) / len(v) for v in shares],
+                                           list(map(min, shares)), list(map(max, shares)))
+    panels.append({"title": "c: how often is a problem solved? Bands: lowest to highest seed", "x": f"share of right answers among {n}, in tenths", "y": "share of problems",
                    "curves": curves})
     lines += ["", "| d | zeros of the warm start | who is asked as often again | solves at least once | 95 % interval | seeds | right answers per "
               "sample | pass@1 on what it was trained on |", "|---" * 8 + "|"]
