@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 NAMES = """
     compare dense_reward limit_of_rl longer_thinking r1 reward_hacking serial test_time failures stream_of_search
     overoptimization gradient_variance
-    before_and_after echo_chamber gap memorise noisy_chains wrong_answers
+    before_and_after echo_chamber gap memorise never_solved noisy_chains wrong_answers
     """.split()
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of before_and_after.py, echo_chamber.py, gap.py, memorise.py, noisy_chains.py and wrong_answers.py, without their runs."""
+"""The arithmetic of before_and_after.py, echo_chamber.py, gap.py, memorise.py, never_solved.py, noisy_chains.py and wrong_answers.py."""
 import doctest
 import importlib
 import json
@@ -11,7 +11,7 @@ import tasks
 from toys import seed
 
 ROOT = pathlib.Path(__file__).parent.parent
-NAMES = ("before_and_after", "echo_chamber", "gap", "memorise", "noisy_chains", "wrong_answers")
+NAMES = ("before_and_after", "echo_chamber", "gap", "memorise", "never_solved", "noisy_chains", "wrong_answers")
 
 
 @pytest.fixture
@@ -162,8 +162,8 @@ def test_how_often_a_noisy_demonstration_is_right(experiment, kind):
 # ---- whole experiments, with runs of a second
 
 TINY = {
-    "before_and_after": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2,
-                         "worlds": {"three": ({"max_number": 9}, 1, 3, 2, 1, 1e-3)}},
+    "before_and_after": {"seeds": (0,), "problems": 2, "n": 2, "sft": 1, "steps": 1, "settings": ("thinking", "direct"), "direct": (1, 1, 1e-3)},
+    "never_solved": {"seeds": (0,), "worlds": {"three": ({"max_number": 9}, 1, 3, 2, 1, 1e-3)}},
     "echo_chamber": {"seeds": (0,), "worlds": ("three", "twins"), "sizes": ("small",), "sft": 1, "steps": 1, "prompts": 2, "problems": 2, "n": 2},
     "gap": {"seeds": (0, 1), "task": {"max_number": 9}, "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",), "methods": ("grpo", "ppo", "star")},
     "memorise": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2, "few": 2},
