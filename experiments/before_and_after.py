@@ -1,7 +1,7 @@
-"""What was there before reinforcement learning, and what was not? Three claims on the same runs.
+"""What was there before reinforcement learning, and what does it do to a problem? Two claims.
 
-    python experiments/before_and_after.py            about 6 minutes on one core; goes on cell by cell where it was stopped
-    python experiments/before_and_after.py --quick    3 minutes, its warm starts included: one seed
+    python experiments/before_and_after.py            about 5 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/before_and_after.py --quick    3 minutes, its warm starts included: one seed, without the direct answers
 
 Claim b (arXiv:2503.20783, arXiv:2503.01307): a new attempt after a failed one, the check of one's own result, going back: these are there
 before reinforcement learning, which makes more of some of them. Counted in the demonstrations, in the warm start and after RL.
@@ -10,22 +10,13 @@ Claim c (arXiv:2504.13837): the accuracy of a problem moves to 0 or to 1. With c
     within = mean of c (n - c) / (n (n - 1))                 E[p (1 - p)], without bias: the variance between samples of one problem
     share  = within / (mean p (1 - mean p))                  1: all problems are equally hard; 0: each is always or never solved
 
-Claim d (arXiv:2504.13837; against it arXiv:2606.15455): what the base never solves, RL does not learn. Never is a matter of how often one
-asks: 0 of n says with 95 % that p < 3 / n. So the zeros of the warm start, 0 of n, are asked n times again: the warm start once more,
-random legal search with one attempt a sample, the policy after RL on other problems, and after RL on the zeros alone.
-
-b and c: countdown, three numbers up to 9, up to three attempts (demonstrations: two), 2 layers, width 64, GRPO (small.py). d: without thinking,
-with three numbers, where RL learns, and with four and any target that can be reached, where right samples are rare. The zeros are from the
-training split, for one policy trains on them alone; the other one hardly meets them.
-Results: docs/before_and_after.{md,json,png}.
+The setting: countdown, three numbers up to 9, 2 layers, width 64 (small.py), GRPO. With thinking, up to three attempts (demonstrations: at most
+two), for b and c; and without, an answer at once, for c: there more steps of GRPO fit into a minute. Results: docs/before_and_after.{md,json,png}.
 """
 from cells import main, spread
 
-# of d: options of the task, demonstrations imitated / 64, problems asked, n, steps of GRPO, its rate
-WORLDS = {"three": ({"max_number": 9}, 300, 400, 64, 60, 1e-3),
-          "four": ({"numbers": 4, "max_number": 9, "targets": "reachable"}, 200, 120, 128, 40, 3e-4)}
-FULL = {"seeds": (0, 1, 2), "sft": 450, "steps": 30, "problems": 100, "n": 64, "worlds": WORLDS}
-QUICK = {"seeds": (0,), "sft": 450, "steps": 15, "problems": 40, "n": 32, "worlds": {"three": ({"max_number": 9}, 300, 200, 32, 20, 1e-3)}}
+FULL = {"seeds": (0, 1, 2), "problems": 100, "n": 64, "sft": 450, "steps": 30, "settings": ("thinking", "direct"), "direct": (300, 60, 1e-3)}
+QUICK = FULL | {"seeds": (0,), "problems": 40, "n": 32, "steps": 15, "settings": ("thinking",)}
 HABITS = {"attempts": "attempts", "marks": "correct marks", "again": "a failed attempt is followed by another one",
           "back": "which keeps its first step", "same": "which is the same", "rescued": "right answers after a failed attempt"}
 
@@ -65,87 +56,49 @@ def within(right, n):
     return inside / (mean * (1 - mean)) if 0 < mean < 1 else 0.0, right.count(0) / len(right), right.count(n) / len(right)
 
 
-def cell(folder, plan, what, seed):
-    """what: "runs", for b and c, or a world of d."""
+def cell(folder, plan, setting, seed):
     import random
     import evaluate, sample, small, tasks, torch
-    if what != "runs":
-        return zeros(seed, *plan["worlds"][what])
-    task = tasks.load("countdown", max_number=9, attempts=2)
+    if setting == "direct":  # the names are those of gap.py and never_solved.py, which use the same policies
+        task, (sft, steps, lr) = tasks.load("countdown", max_number=9, attempts=1, cot="off"), plan["direct"]
+        name, more = f"direct-9-{sft}", f"-{lr}"
+    else:
+        task, sft, steps, lr = tasks.load("countdown", max_number=9, attempts=2), plan["sft"], plan["steps"], 3e-4
+        name, more = f"thinking-{sft}", ""
+    warm, _ = small.kept(name, task, small.imitate(task, seed, sft), seed)
+    after, _ = small.kept(f"{name}-grpo-{steps}{more}", task, small.reinforce(task, seed, warm, steps=steps, prompts=32, lr=lr), seed)
     problems, rng = evaluate.fixed_problems(task, "test", plan["problems"]), random.Random(0)
-    warm, _ = small.kept(f"thinking-{plan['sft']}", task, small.imitate(task, seed, plan["sft"]), seed)
-    after, _ = small.kept(f"thinking-{plan['sft']}-grpo-{plan['steps']}", task,
-                          small.reinforce(task, seed, warm, steps=plan["steps"], prompts=32), seed)
     result = {"demonstrations": {"habits": shares([habits(task, p, task.demonstration(p, rng)) for p in problems for _ in range(16)])}}
-    for name, model in (("warm start", warm), ("after RL", after)):
+    for who, model in (("warm start", warm), ("after RL", after)):
         generator, counted, right = torch.Generator().manual_seed(0), [], []
         for i in range(0, len(problems), 16):
             rollout = sample.collect(model, task, problems[i:i + 16], sample.SamplingConfig(group_size=plan["n"]), generator)
             counted += [habits(task, p, text) for p, text in zip(rollout.problems, rollout.completions(task.tokenizer))]
             right += rollout.right(task).view(-1, plan["n"]).sum(1).tolist()
-        result[name] = {"habits": shares(counted), "right": right}
-    return result
-
-
-def zeros(seed, options, sft, pool, n, steps, lr):
-    """Which problems has the warm start never solved, and who solves them? -> right answers of each zero among n, by who was asked."""
-    import random
-    import small, tasks
-    from tasks.countdown import random_attempt
-    task, rng = tasks.load("countdown", cot="off", attempts=1, **options), random.Random(0)
-    words = "-".join(["direct", *map(str, options.values()), str(sft)])
-    problems = list({p.key: p for p in (task.sample_problem(rng) for _ in range(pool))}.values())
-    warm, _ = small.kept(words, task, small.imitate(task, seed, sft), seed)
-    first = small.right_counts(warm, task, problems, n)
-    never = [problem for problem, c in zip(problems, first) if c == 0]
-    asked = {"the warm start again": small.right_counts(warm, task, never, n, seed=1),
-             "random search": [sum(random_attempt(p.key[1:-1], rng)[1] == p.answer for _ in range(n)) for p in never]}
-    result = {"problems": len(problems), "pass@1": sum(first) / n / len(problems), "asked": asked}
-    for name, train_on in (("after RL on other problems", None), ("after RL on these alone", never)):
-        make = small.reinforce(task, seed, warm, steps=steps, prompts=32, lr=lr, problems=train_on)
-        place = f"{words}-grpo-{steps}-{lr}" + (f"-zeros-{pool}-{n}" if train_on else "")
-        model, lines = small.kept(place, task, make, seed)
-        asked[name] = small.right_counts(model, task, never, n, seed=1)
-        result[name] = sum(line["accuracy"] for line in lines[-10:]) / len(lines[-10:])  # of what it trains on, at the end
+        result[who] = {"habits": shares(counted), "right": right}
     return result
 
 
 def report(folder, plan, get):
-    from evaluate import wilson
-    seeds, n = plan["seeds"], plan["n"]
-    found = get([("runs", seed) for seed in seeds])
-    hard = get([(world, seed) for world in plan["worlds"] for seed in seeds])
+    seeds, n, tenths, curves = plan["seeds"], plan["n"], range(10), {}
+    found = get([(setting, seed) for setting in plan["settings"] for seed in seeds])
     lines = ["| " + " | ".join(["b", *HABITS.values()]) + " |", "|---" * (1 + len(HABITS)) + "|"]
     for who in ("demonstrations", "warm start", "after RL"):
-        each = [found["runs", seed][who]["habits"] for seed in seeds]
+        each = [found["thinking", seed][who]["habits"] for seed in seeds]
         lines.append(f"| {who} | " + " | ".join(spread((e[name] for e in each), ".2f") for name in HABITS) + " |")
-    lines += ["", f"| c | pass@1 | problems at 0 of {n} | at {n} of {n} | share of the variance within problems |", "|---|---|---|---|---|"]
-    bins, panels, curves = 10, [], {}
-    for who in ("warm start", "after RL"):
-        counts = [found["runs", seed][who]["right"] for seed in seeds]
-        inside, low, high = zip(*(within(right, n) for right in counts))
-        lines.append(f"| {who} | {spread(sum(right) / n / len(right) for right in counts)} | {spread(low)} | {spread(high)} | {spread(inside)} |")
-        for seed, right in zip(seeds, counts):
-            curves[f"{who}, seed {seed}"] = ([(i + 0.5) / bins for i in range(bins)],
-                                             [sum(min(int(c / n * bins), bins - 1) == i for c in right) / len(right) for i in range(bins)])
-    panels.append({"title": "c: how often is a problem solved?", "x": f"share of right answers among {n}, in tenths", "y": "share of problems",
-                   "curves": curves})
-    lines += ["", "| d | zeros of the warm start | who is asked as often again | solves at least once | 95 % interval | seeds | right answers per "
-              "sample | pass@1 on what it was trained on |", "|---" * 8 + "|"]
-    for world, (_, _, _, asked, _, _) in plan["worlds"].items():
-        each = [hard[world, seed] for seed in seeds]
-        total = sum(len(h["asked"]["random search"]) for h in each)
-        for who in each[0]["asked"]:
-            counts = [h["asked"][who] for h in each]
-            share = sum(c > 0 for right in counts for c in right) / max(total, 1)
-            low, high = wilson(share, max(total, 1))
-            solved = spread(sum(c > 0 for c in right) / max(len(right), 1) for right in counts)
-            trained = spread(h.get(who, h["pass@1"]) for h in each) if who != "random search" else ""
-            lines.append(f"| {world} numbers | {total} of {sum(h['problems'] for h in each)}, 0 of {asked} | {who} | {share:.3f} | {low:.3f} to {high:.3f} "
-                         f"| {solved} | {sum(map(sum, counts)) / max(total, 1) / asked:.4f} | {trained} |")
-    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, mean (lowest to highest). b, c: {plan['problems']} test problems, {n} samples each. d, last "
-                 "column: the warm start on all problems asked; the others over the last ten steps of GRPO.")
-    return "\n".join(lines), panels
+    lines += ["", f"| c | | pass@1 | problems at 0 of {n} | at {n} of {n} | share of the variance within problems |", "|---" * 6 + "|"]
+    for setting in plan["settings"]:
+        for who in ("warm start", "after RL"):
+            counts = [found[setting, seed][who]["right"] for seed in seeds]
+            inside, low, high = zip(*(within(right, n) for right in counts))
+            lines.append(f"| {setting} | {who} | {spread(sum(right) / n / len(right) for right in counts)} | {spread(low)} | {spread(high)} "
+                         f"| {spread(inside)} |")
+            parts = [[sum(min(10 * c // n, 9) == tenth for c in right) / len(right) for right in counts] for tenth in tenths]
+            curves[f"{who}, {setting}"] = ([(tenth + 0.5) / 10 for tenth in tenths], [sum(v) / len(v) for v in parts],
+                                           list(map(min, parts)), list(map(max, parts)))
+    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, mean (lowest to highest); {plan['problems']} test problems, {n} samples each.")
+    return "\n".join(lines), [{"title": "c: how often is a problem solved? Bands: lowest to highest seed", "y": "share of problems",
+                               "x": f"share of right answers among {n}, in tenths", "curves": curves}]
 
 
 if __name__ == "__main__":

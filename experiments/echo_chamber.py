@@ -1,20 +1,20 @@
 """Which way of writing does reinforcement learning keep, when the warm start knows several?
 
-    python experiments/echo_chamber.py            about 10 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/echo_chamber.py            about 4 minutes on one core; goes on cell by cell where it was stopped
     python experiments/echo_chamber.py --quick    3 minutes, its warm starts included: one seed
 
 The claim (arXiv:2504.07912): reinforcement learning lets one of the formats of the pretraining win within few steps, mostly the one that
 is most often right before it, and which one that is depends on the size of the model. With shares s_f, accuracies a_f and a policy that
-can move nothing but the shares, the policy gradient is
+can move nothing but the shares, the natural policy gradient is
 
-    d log s_f / dt  is proportional to  a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows
+    d log s_f / dt = a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows, equal ones stay
 
 The setting: iterated squaring modulo 227, two, four or six times; demonstrations in equal shares of
 
-    direct   <think></think><answer>61</answer>                      5, squared four times
-    halves   <think>90, 61, </think><answer>61</answer>              every second square
-    full     <think>25, 90, 75, 61, </think><answer>61</answer>      every square
-    twin     <think>25; 90; 75; 61; </think><answer>61</answer>      the same with another comma: two formats that are equally good
+    direct   <think></think><answer>175</answer>                       5, squared four times
+    halves   <think>171, 175, </think><answer>175</answer>             every second square
+    full     <think>25, 171, 185, 175, </think><answer>175</answer>    every square
+    twin     <think>25; 171; 185; 175; </think><answer>175</answer>    the same with another comma: two formats that are equally good
 
 Worlds: "three" (direct, halves, full) and "twins" (full, twin). Sizes: 1 layer of width 32 and 2 layers of width 64 (small.py). GRPO.
 Results: docs/echo_chamber.{md,json,png}.
@@ -25,7 +25,7 @@ from cells import main, spread
 
 WORLDS = {"three": ("direct", "halves", "full"), "twins": ("full", "twin")}
 SIZES = {"small": (1, 32), "large": (2, 64)}
-FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 30, "prompts": 32, "problems": 50, "n": 16}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 40, "prompts": 32, "problems": 50, "n": 16}
 QUICK = FULL | {"seeds": (0,)}
 
 
@@ -94,20 +94,6 @@ def cell(folder, plan, world, size, seed):
                         "shares": {f: len(of[f]) / len(judged["train"]) for f in formats},
                         "right": {f: sum(of[f]) / len(of[f]) if of[f] else None for f in formats}}
     return result
-
-
-def replicator(shares, accuracies, rate, steps):
-    """The equation above in steps of `rate` -> the shares after each.
-
-    >>> [round(s["a"], 3) for s in replicator({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 0.5}, 1.0, 2)]
-    [0.5, 0.622, 0.731]
-    """
-    import math
-    found = [dict(shares)]
-    for _ in range(steps):
-        grown = {f: s * math.exp(rate * accuracies[f]) for f, s in found[-1].items()}
-        found.append({f: g / sum(grown.values()) for f, g in grown.items()})
-    return found
 
 
 def report(folder, plan, get):
