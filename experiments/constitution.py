@@ -21,7 +21,7 @@ Results: docs/constitution.{md,json,png}.
 from cells import main, metrics, spread, train
 
 SMALL = ["--numbers", 2, "--max-number", 12, "--attempts", 1, "--dialogue", 0.7, "--cheat-share", 0.3, "--n-layer", 2, "--n-embd", 64]
-FULL = {"seeds": (0, 1, 2), "sft": 600, "tokens": 150_000, "half": 12, "problems": 60, "samples": 16}
+FULL = {"seeds": (0, 1, 2), "sft": 600, "tokens": 120_000, "half": 11, "problems": 60, "samples": 16}
 QUICK = {"seeds": (0,), "sft": 500, "tokens": 80_000, "half": 7, "problems": 30, "samples": 8}
 ARMS = {"warm": "warm start", "own": "own answers, unrevised", "revised": "own revisions", "preferred": "preferences", "both": "revisions, then preferences"}
 
