@@ -71,7 +71,8 @@ def report(folder, plan, get):
             cells.append(spread(values, ".1f" if key == "length" else ".2f") if values else "–")
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}: mean (lowest to highest). {found['warm', seeds[0]]['problems']} test "
-                 f"problems, {plan['samples']} samples each; {plan['tokens']:,} sampled tokens of training, critiques counted.")
+                 f"problems, {plan['samples']} samples each; {plan['tokens']:,} sampled tokens of training, critiques counted. "
+                 "[How it is trained](../methods/critique.py); [what it shows](judge.md#critique-and-second-turns).")
     panels = []
     for index, title in ((1, "violations"), (2, "right answers")):
         curves = {}

@@ -150,7 +150,7 @@ def report(folder, plan, get):
                        "curves": curves})
     counts = " and ".join(str(found[name, seeds[0]]["problems"]) for name in TASKS)
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}: mean (lowest to highest). {counts} test problems, {plan['samples']} first "
-                 f"solutions each; accuracies at the tokens that LeCo has used after {plan['rounds']} rounds.")
+                 f"solutions each; accuracies at the tokens that LeCo has used after {plan['rounds']} rounds. [What it shows](judge.md#critique-and-second-turns).")
     return "\n".join(lines), panels
 
 

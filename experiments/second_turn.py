@@ -67,7 +67,8 @@ def report(folder, plan, get):
         values = [spread((value(key, found[name, seed]) for seed in seeds), ".2f") for key in columns]
         lines.append(f"| {title} | {' | '.join(values)} |")
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}: mean (lowest to highest). {found['warm', seeds[0]]['problems']} test "
-                 f"problems, {plan['samples']} samples each; {plan['tokens']:,} sampled tokens of training, both answers counted.")
+                 f"problems, {plan['samples']} samples each; {plan['tokens']:,} sampled tokens of training, both answers counted. "
+                 "[How it is trained](../methods/score.py); [what it shows](judge.md#critique-and-second-turns).")
     panels = []
     for index, title in ((1, "first answer right"), (2, "second answer right"), (3, "second equal to first")):
         curves = {}
