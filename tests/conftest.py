@@ -15,7 +15,7 @@ from toys import seed
 
 # Tests of the rooms beside the core: run where they are named, or with THINKSMALL_ALL=1, as CI does.
 BESIDE = {f"test_{name}.py" for name in ("exercises", "sheets", "check_run", "pretend_gpu", "bench_gpu", "browser", "live", "view",
-                                         "ask", "rollouts", "track", "export", "experiments", "genrm", "rlaif")}
+                                         "ask", "rollouts", "track", "export", "experiments", "genrm", "rlaif", "judge_accuracy")}
 LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "60"))  # seconds for a test, and for what its fixtures do before; 0: none
 
 
