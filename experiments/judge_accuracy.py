@@ -1,21 +1,24 @@
 """How right must a judge be to learn from it, and in which way may it be wrong?
 
-    python experiments/judge_accuracy.py            about a quarter of an hour on 2 cores; goes on cell by cell where it was stopped
+    python experiments/judge_accuracy.py            a quarter of an hour on 2 cores; goes on where it was stopped
     python experiments/judge_accuracy.py --quick    3 minutes: two numbers, a small model, one seed, two judges
 
-Judges of a known accuracy a are made of the rule: its verdict r is flipped with probability 1 - a. Three ways to be wrong:
+Judges of a known accuracy a are made of the rule: its verdict r is flipped with probability 1 - a.
+Three ways to be wrong:
   fresh         a new draw each time that something is judged
   same answer   the same whenever the same answer to the same problem is judged: a hash of both decides
   same form     the same for all answers of one form, "(n * n) + n" say: a taste, as a network has it
-The theory. Fresh noise leaves the direction of the policy gradient what it is, and shortens it: E[r' | y] = (1 - a) + (2a - 1) r, so that
-advantages without std are (2a - 1) times the true ones, and noise of variance a (1 - a) comes on top. Consistent noise is another reward: it
-has an optimum of its own, and reinforcement learning finds it if the error is something that a policy can learn.
+The theory. Fresh noise leaves the direction of the policy gradient what it is, and shortens it: E[r' |
+y] = (1 - a) + (2a - 1) r, so that advantages without std are (2a - 1) times the true ones, and noise of
+variance a (1 - a) comes on top. Consistent noise is another reward: it has an optimum of its own, and
+reinforcement learning finds it if the error is something that a policy can learn.
 
-The setting: countdown, one warm start a seed (that of own_judge.py), seeds 0, 1 and 2; GRPO without std, on fresh problems, for the same
-number of sampled tokens; beside it iterated DPO (pairs of an accepted and a rejected answer) and STaR (imitates what was accepted). The gain:
-pass@1 on 200 test problems, 8 samples each, less that of the warm start. `slope`: the least-squares slope of the judge's advantages on the
-rule's, over all samples of the run; the theory says 2a - 1.
-Results: docs/judge_accuracy.{md,json,png}.
+The setting: countdown, one warm start a seed (that of own_judge.py), seeds 0, 1 and 2; GRPO without
+std, on fresh problems, for the same number of sampled tokens; beside it iterated DPO (pairs of an
+accepted and a rejected answer) and STaR (imitates what was accepted). The gain: pass@1 on 200 test
+problems, 8 samples each, less that of the warm start. `slope`: the least-squares slope of the judge's
+advantages on the rule's, over all samples of the run; the theory says 2a - 1. Results:
+docs/judge_accuracy.{md,json,png}.
 """
 import random
 import re
@@ -38,7 +41,8 @@ def warm_of(folder, plan, seed):
 
 
 def flipped(noise, accuracy, seed, problem, text, rng):
-    """Is the verdict about this completion a wrong one? -> bool. accuracy: in percent; rng: for fresh noise."""
+    """Is the verdict about this completion a wrong one? -> bool. accuracy: in percent; rng: for fresh
+    noise."""
     if noise == "fresh":
         return rng.random() >= accuracy / 100
     answer = text.partition("<answer>")[2].partition("</answer>")[0]

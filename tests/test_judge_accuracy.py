@@ -21,14 +21,16 @@ def share(noise, accuracy, texts):
 
 @pytest.mark.parametrize("noise", ["fresh", "same answer", "same form"])
 def test_a_judge_is_wrong_as_often_as_it_says(noise):
-    """2,000 problems; for the taste 2,000 different forms. One standard error at 80 % is 0.009. At 100 % it is never wrong."""
+    """2,000 problems; for the taste 2,000 different forms. One standard error at 80 % is 0.009. At 100
+    % it is never wrong."""
     texts = ["<answer>" + "(" * i + "1</answer>" for i in range(2000)]
     assert share(noise, 80, texts) == pytest.approx(0.2, abs=5 * 0.009) and share(noise, 100, texts) == 0
 
 
 def test_what_the_errors_depend_on():
-    """Asked again: fresh noise changes its mind, the others never. Another thought before the answer changes nothing; another answer
-    does for "same answer"; other numbers in the same form do not for "same form"."""
+    """Asked again: fresh noise changes its mind, the others never. Another thought before the answer
+    changes nothing; another answer does for "same answer"; other numbers in the same form do not for
+    "same form"."""
     from judge_accuracy import flipped
     rng, drawn = random.Random(seed()), lambda noise, problem, text: flipped(noise, 50, seed(), problem, text, rng)
     a, b, other = "<think></think><answer>(1 + 2) * 3</answer>", "<think>1 + 2 = 3, </think><answer>(1 + 2) * 3</answer>", "<answer>(7 + 5) * 12</answer>"
