@@ -1,21 +1,24 @@
 """How right must a judge be to learn from it, and in which way may it be wrong?
 
-    python experiments/judge_accuracy.py            about a quarter of an hour on 2 cores; goes on cell by cell where it was stopped
+    python experiments/judge_accuracy.py            a quarter of an hour on 2 cores; goes on where it was stopped
     python experiments/judge_accuracy.py --quick    3 minutes: two numbers, a small model, one seed, two judges
 
-Judges of a known accuracy a are made of the rule: its verdict r is flipped with probability 1 - a. Three ways to be wrong:
+Judges of a known accuracy a are made of the rule: its verdict r is flipped with probability 1 - a.
+Three ways to be wrong:
   fresh         a new draw each time that something is judged
   same answer   the same whenever the same answer to the same problem is judged: a hash of both decides
   same form     the same for all answers of one form, "(n * n) + n" say: a taste, as a network has it
-The theory. Fresh noise leaves the direction of the policy gradient what it is, and shortens it: E[r' | y] = (1 - a) + (2a - 1) r, so that
-advantages without std are (2a - 1) times the true ones, and noise of variance a (1 - a) comes on top. Consistent noise is another reward: it
-has an optimum of its own, and reinforcement learning finds it if the error is something that a policy can learn.
+The theory. Fresh noise leaves the direction of the policy gradient what it is, and shortens it: E[r' |
+y] = (1 - a) + (2a - 1) r, so that advantages without std are (2a - 1) times the true ones, and noise of
+variance a (1 - a) comes on top. Consistent noise is another reward: it has an optimum of its own, and
+reinforcement learning finds it if the error is something that a policy can learn.
 
-The setting: countdown, one warm start a seed (that of own_judge.py), seeds 0, 1 and 2; GRPO without std, on fresh problems, for the same
-number of sampled tokens; beside it iterated DPO (pairs of an accepted and a rejected answer) and STaR (imitates what was accepted). The gain:
-pass@1 on 200 test problems, 8 samples each, less that of the warm start. `slope`: the least-squares slope of the judge's advantages on the
-rule's, over all samples of the run; the theory says 2a - 1.
-Results: docs/judge_accuracy.{md,json,png}.
+The setting: countdown, one warm start a seed (that of own_judge.py), seeds 0, 1 and 2; GRPO without
+std, on fresh problems, for the same number of sampled tokens; beside it iterated DPO (pairs of an
+accepted and a rejected answer) and STaR (imitates what was accepted). The gain: pass@1 on 200 test
+problems, 8 samples each, less that of the warm start. `slope`: the least-squares slope of the judge's
+advantages on the rule's, over all samples of the run; the theory says 2a - 1. Results:
+docs/judge_accuracy.{md,json,png}.
 """
 import random
 import re
@@ -28,6 +31,7 @@ FULL = {"seeds": (0, 1, 2), "warm": ("--sft-steps", 1000), "tokens": 100_000, "p
     *((method, "same answer", a) for method in ("dpo", "star") for a in (80, 100)), ("grpo", "fresh", 100))}
 QUICK = {"seeds": (0,), "warm": ("--numbers", 2, "--sft-steps", 400, "--n-layer", 2, "--n-embd", 64), "tokens": 60_000, "problems": 100,
          "prompts": 32, "cells": (("grpo", "fresh", 60), ("grpo", "fresh", 100), ("grpo", "same form", 80))}
+NAMES = {"grpo": "GRPO", "dpo": "DPO", "star": "STaR"}
 SETTINGS = {"grpo": {"std": False, "loss_aggregation": "constant"}, "dpo": {"iterative": True}, "star": {}}
 
 
@@ -37,7 +41,8 @@ def warm_of(folder, plan, seed):
 
 
 def flipped(noise, accuracy, seed, problem, text, rng):
-    """Is the verdict about this completion a wrong one? -> bool. accuracy: in percent; rng: for fresh noise."""
+    """Is the verdict about this completion a wrong one? -> bool. accuracy: in percent; rng: for fresh
+    noise."""
     if noise == "fresh":
         return rng.random() >= accuracy / 100
     answer = text.partition("<answer>")[2].partition("</answer>")[0]
@@ -89,26 +94,27 @@ def report(folder, plan, get):
     seeds = plan["seeds"]
     warm = get([("warm", seed) for seed in seeds])
     found = get([(*words, seed) for words in plan["cells"] for seed in seeds])
-    gain = lambda words, seed: found[(*words, seed)]["pass@1"] - warm["warm", seed]["pass@1"]
-    lines = ["| method | the judge errs | right in | slope | gain in pass@1 | judge on what is written at the end | it says at the end: right |",
+    gains = lambda words: [found[(*words, seed)]["pass@1"] - warm["warm", seed]["pass@1"] for seed in seeds]
+    each = lambda words, of: [of(found[(*words, seed)]) for seed in seeds]
+    lines = ["| method | the judge errs | right in | on what is written first → last | it says right, last | slope | gain in pass@1 |",
              "|---|---|---|---|---|---|---|"]
     for words in plan["cells"]:
         method, noise, a = words
-        each = lambda name: [found[(*words, seed)][name] for seed in seeds]
-        lines.append(f"| {method} | {noise if a < 100 else '–'} | {a} % | {spread(each('slope'), '.2f')} | "
-                     f"**{spread([gain(words, seed) for seed in seeds], '+.3f')}** | {spread(map(tail, each('judge')), '.2f')} | "
-                     f"{spread(map(tail, each('said')), '.2f')} |")
-    start = spread((warm["warm", seed]["pass@1"] for seed in seeds))
-    lines.append(f"\npass@1 of the warm start {start}. Seeds {' / '.join(map(str, seeds))}, lowest to highest in brackets; "
-                 f"{plan['tokens']:,} sampled tokens each; {plan['problems']} test problems, 8 samples. \"At the end\": the last quarter of the steps.")
+        first, last = (spread(each(words, of), ".2f") for of in (lambda run: run["judge"][0], lambda run: tail(run["judge"])))
+        lines.append(f"| {NAMES[method]} | {noise if a < 100 else 'never'} | {a} % | {first} → {last} | "
+                     f"{spread(each(words, lambda run: tail(run['said'])), '.2f')} | {spread(each(words, lambda run: run['slope']), '.2f')} | "
+                     f"**{spread(gains(words), '+.3f')}** |")
+    lines.append(f"\npass@1 of the warm start {spread(run['pass@1'] for run in warm.values())}. Seeds {' / '.join(map(str, seeds))}, lowest to "
+                 f"highest in brackets; {plan['tokens']:,} sampled tokens each; {plan['problems']} test problems, 8 samples. First: the first step, "
+                 "before any update; last: the last quarter of the steps.")
     curves = {}
     for method, noise in dict.fromkeys((method, noise) for method, noise, a in plan["cells"] if a < 100):
-        points = sorted(a for m, n, a in plan["cells"] if m == method and (n == noise or a == 100))
-        gains = [[gain(next(w for w in plan["cells"] if w[0] == method and w[2] == a and (w[1] == noise or a == 100)), seed) for seed in seeds]
-                 for a in points]
-        curves[f"{method.upper() if method != 'star' else 'STaR'}, {noise}"] = (
-            points, [sum(g) / len(g) for g in gains], list(map(min, gains)), list(map(max, gains)))
-    panels = [{"title": "what a judge is worth", "x": "the judge is right in ... %", "y": "gain in pass@1", "curves": curves}]
+        chosen = sorted((words for words in plan["cells"] if words[0] == method and (words[1] == noise or words[2] == 100)), key=lambda w: w[2])
+        # A taste has few forms to be wrong about: where it says 80 %, what is written may be judged rightly in 63 %.
+        xs = [a if n != "same form" else 100 * sum(each((m, n, a), lambda run: run["judge"][0])) / len(seeds) for m, n, a in chosen]
+        ys = list(map(gains, chosen))
+        curves[f"{NAMES[method]}, {noise}"] = xs, [sum(y) / len(y) for y in ys], list(map(min, ys)), list(map(max, ys))
+    panels = [{"title": "what a judge is worth", "x": "right in ... % of what the warm start writes", "y": "gain in pass@1", "curves": curves}]
     taste = next(words for words in plan["cells"] if words[1] == "same form")
     runs = [found[(*taste, seed)] for seed in seeds]
     panels.append({"title": f"a judge with a taste, right in {taste[2]} %", "x": "sampled tokens", "y": "share of samples", "curves": {

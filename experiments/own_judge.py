@@ -1,20 +1,25 @@
-"""Can a model lift itself by its own judgement? Every system in which the model judges, criticises or teaches itself, beside the true rule.
+"""Can a model lift itself by its own judgement? Every system in which the model judges, criticises or
+teaches itself, beside the true rule.
 
-    python experiments/own_judge.py            about half an hour on 2 cores; goes on cell by cell where it was stopped
+    python experiments/own_judge.py            half an hour on 2 cores; goes on cell by cell
     python experiments/own_judge.py --quick    3 minutes: two numbers, a small model, one seed, three systems
 
-The setting: countdown, one warm start a seed that also learned to judge, from a teacher who is right in 80 % (tasks/dialogue.py); seeds 0, 1
-and 2; the same number of sampled tokens for every system, those of sampled thoughts and second turns included. Nothing was tuned: every system
-has its own defaults. Baselines: GRPO with the true rule; more imitation of the same teacher, as many tokens as the others sample.
+The setting: countdown, one warm start a seed that also learned to judge, from a teacher who is right in
+80 % (tasks/dialogue.py); seeds 0, 1 and 2; the same number of sampled tokens for every system, those of
+sampled thoughts and second turns included. Nothing was tuned: every system has its own defaults.
+Baselines: GRPO with the true rule; more imitation of the same teacher, as many tokens as the others
+sample.
 
 What is measured, on 200 test problems with 16 samples each:
   pass@1, pass@8   the policy's own answers, by the rule
-  judge            how the model tells right from wrong in the answers of its *warm start* (the same ones before and after), saying yes or no
-                   after a thought: the mean of the share of right answers it accepts and of wrong ones it rejects (0.5 is chance), and
-                   the AUC of pi(yes); without a thought, at once; and of its mean score
-  best of 8        of 8 of its own answers the one to which the model itself says yes most surely, after a thought
-For orm and prm (verifier.py) the judge is the verifier, and the policy stays what it was. GRPO, GenRM, ORM and PRM are told the truth by
-the rule; the others are not, but for self-play and the proposer (methods/). Results: docs/own_judge.{md,json,png}.
+  judge            how the model tells right from wrong in the answers of its *warm start*, the same ones before
+                   and after, saying yes or no after a thought: the mean of the share of right answers it
+                   accepts and of wrong ones it rejects (0.5 is chance), and the AUC of pi(yes); without a
+                   thought, at once; and of its mean score
+  best of 8        of 8 of its own answers the one to which it says yes most surely, after a thought
+For orm and prm (verifier.py) the judge is the verifier, and the policy stays what it was. GRPO, GenRM,
+ORM and PRM are told the truth by the rule; the others are not, but for self-play and the proposer
+(methods/). Results: docs/own_judge.{md,json,png}.
 """
 import random
 
@@ -38,7 +43,8 @@ QUICK = {"seeds": (0,), "warm": ("--numbers", 2, "--sft-steps", 400, "--n-layer"
 
 
 def judged_by(model, task, rollout, verifier=None, kind=None):
-    """How a model, or a verifier of this kind, tells right from wrong in a rollout of 16 samples a problem -> dict of floats."""
+    """How a model, or a verifier of this kind, tells right from wrong in a rollout of 16 samples a
+    problem -> dict of floats."""
     import torch
     from methods.genrm import verdicts
     from methods.rlaif import grades

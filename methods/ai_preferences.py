@@ -1,24 +1,29 @@
-"""Preferences of a model: which of two answers is better, asked in both orders, and DPO on what it says.
+"""Preferences of a model: which of two answers is better, asked in both orders, and DPO on that.
 
-The idea. A judge that cannot say how good an answer is may still see which of two is better. But it has a taste for a place: asked
-about the same pair in the other order, it often names the same place again. Asking both ways and taking the mean cancels that, exactly.
+The idea. A judge that cannot say how good an answer is may still see which of two is better. But it has
+a taste for a place: asked about the same pair in the other order, it often names the same place again.
+Asking both ways and taking the mean cancels that, exactly.
 
-The equations (arXiv:2309.00267, sections 2.1 and 2.2.1; P(first | a, b) is what the judge says to "Which: <problem> a b"):
+The equations (arXiv:2309.00267, its preference labels; P(first | a, b) is what the judge says to
+"Which: <problem> a b"):
 
-    q       = ( P(first | a, b) + 1 - P(first | b, a) ) / 2             how likely a is the better one; --orders one: P(first | a, b)
-    bias    = mean( P(first | a, b) + P(first | b, a) ) - 1             0 without a taste for a place; 1: always the first
-    margin  = r(x, a) - r(x, b),  r = beta log(pi / pi_ref)             as in dpo.py
-    loss    = - q log sigmoid(margin) - (1 - q) log sigmoid(-margin)    soft;  --labels clamped: q is 1 above 1/2, else 0
+    q       = ( P(first | a, b) + 1 - P(first | b, a) ) / 2    how likely a is better; --orders one: P(first | a, b)
+    bias    = mean( P(first | a, b) + P(first | b, a) ) - 1    0 without a taste for a place; 1: always the first
+    margin  = r(x, a) - r(x, b),  r = beta log(pi / pi_ref)    as in dpo.py
+    loss    = - q log sigmoid(margin) - (1 - q) log sigmoid(-margin)     --labels clamped: q is 1 above 1/2, else 0
 
-If P(first | a, b) = sigmoid(better(a) - better(b) + t), t drops out of the order of q around 1/2: q > 1/2 exactly if a is better.
-The soft loss stops at margin = log q / (1 - q): a judge that is not sure is not followed far. The clamped one never stops.
+If P(first | a, b) = sigmoid(better(a) - better(b) + t), t drops out of the verdict: q > 1/2
+exactly if a is better. The soft loss stops at margin = log q / (1 - q): a judge that is not sure is
+not followed far. The clamped one never stops.
 
 The recipe:
-  1. sample; neighbours of a group are a pair, unless their answers are the same, or neither can be read;
+  1. sample; neighbours of a group are a pair, unless their answers are the same, or neither can be
+     read;
   2. ask the frozen warm start in both orders (`preferences`), label, one step of DPO.
 
-What is simplified: the paper trains a reward model on soft labels; here they go into DPO at once (as in conservative DPO). Pairs are
-drawn anew in each step, from the current policy. The judge reads only; nothing that it says is sampled.
+What is simplified: the paper trains a reward model on soft labels; here they go into DPO at once (as in
+conservative DPO). Pairs are drawn anew in each step, from the current policy. The judge reads only;
+nothing that it says is sampled.
 """
 import copy
 from dataclasses import dataclass
@@ -50,12 +55,13 @@ def preferences(judge, task, rollout, first, second):
 
 
 def soft_dpo_loss(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta, q):
-    """dpo_loss where the chosen one is the better one with probability q (N,) -> loss (scalar), margins (N,).
+    """dpo_loss where the chosen one is the better one with probability q (N,) -> loss (scalar), margins
+    (N,).
 
     -q log sigmoid(m) - (1 - q) log sigmoid(-m) = -log sigmoid(m) + (1 - q) m.
 
     >>> loss, _ = soft_dpo_loss(*(torch.tensor([x]) for x in (9.0, 0.0, 0.0, 0.0)), beta=1.0, q=torch.tensor([0.5]))
-    >>> round(float(loss), 4)                       # not sure, and yet a margin of 9: half of the price of being wrong
+    >>> round(float(loss), 4)                       # not sure, and yet a margin of 9: half of what being wrong costs
     4.5001
     """
     loss, margins = dpo_loss(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
@@ -72,7 +78,8 @@ class AIPreferences(DPO):
         self.judge = copy.deepcopy(self.reference)
 
     def label(self, rollout):
-        """-> first, second (N,): the rows of each pair; q (N,); metrics of the judge, with the rule over its shoulder."""
+        """-> first, second (N,): the rows of each pair; q (N,); metrics of the judge, with the rule
+        over its shoulder."""
         answers, right = dialogue.answers(rollout, self.task), rollout.right(self.task)
         places = torch.arange(0, len(answers) - 1, 2, device=right.device)
         first = places[[answers[i] != answers[i + 1] for i in places.tolist()]]
@@ -86,7 +93,8 @@ class AIPreferences(DPO):
         return first, first + 1, q if self.config.labels == "soft" else (q > 0.5).float(), metrics
 
     def update(self, rollout, rewards):
-        """The rewards of the rule are not looked at -> metrics, a dict of floats (see docs/glossary.md)."""
+        """The rewards of the rule are not looked at -> metrics, a dict of floats (see
+        docs/glossary.md)."""
         c = self.config
         first, second, q, metrics = self.label(rollout)
         of_row = torch.zeros(len(rewards), device=q.device).index_put((first,), q)
@@ -94,7 +102,7 @@ class AIPreferences(DPO):
 
         def loss(part):
             tokens, mask = part.cut(rollout.tokens, rollout.mask)
-            logps = (score(self.policy, tokens, c.temperature)[0] * mask).sum(1)  # (2n,): the first ones, then the second ones
+            logps = (score(self.policy, tokens, c.temperature)[0] * mask).sum(1)  # (2n,): first ones, then second ones
             with torch.no_grad():
                 ref_logps = (score(self.reference, tokens, c.temperature)[0] * mask).sum(1)
             sure = of_row[part.rows.chunk(2)[0]]  # (n,)
@@ -104,11 +112,15 @@ class AIPreferences(DPO):
             value = value - c.nll * (torch.cat((sure, 1 - sure)) * logps / mask.sum(1)).sum() / len(sure)
             return value * part.share, {"margin": (margins.detach().abs().sum(), len(margins))}
 
-        return metrics | {"pairs": len(first)} | optimize([Learner(self.optimizer, loss)], torch.stack((first, second), 1), rollout.mask, c,
+        items = torch.stack((first, second), 1)
+        return metrics | {"pairs": len(items)} | optimize([Learner(self.optimizer, loss)], items, rollout.mask, c,
                                                           generator=self.generator)
 
 
 # Exercises
-# 1. --orders one: what is left of `judge_accuracy` when the judge has a strong taste for the first place? (test_both_orders_cancel_it)
-# 2. --labels clamped for 200 steps beside soft labels: whose `margin` grows on, and who loses `accuracy` first?
-# 3. Keep only the pairs in which both orders agree. How many are left, and how much better is the judge on those?
+# 1. --orders one: what is left of `judge_accuracy` when the judge has a strong taste for the first
+#    place? (test_both_orders_cancel_it)
+# 2. --labels clamped for 200 steps beside soft labels: whose `margin` grows on, and who loses
+#    `accuracy` first?
+# 3. Keep only the pairs in which both orders agree. How many are left, and how much better is the judge
+#    on those?

@@ -1,9 +1,11 @@
-"""Self-rewarding: the model writes, grades what it wrote, and learns from its own grades; then the better model does it again.
+"""Self-rewarding: the model writes, grades what it wrote, and learns from its own grades; then the
+better model does it again.
 
-The idea. In rlaif.py the judge stays as weak as it was. If judging is a skill of the same weights, a better model may be a better
-judge, and the next round starts from both. Or the two agree on the same mistakes.
+The idea. In rlaif.py the judge stays as weak as it was. If judging is a skill of the same weights, a
+better model may be a better judge, and the next round starts from both. Or the two agree on the same
+mistakes.
 
-The equations (arXiv:2401.10020, section 2.4; M_t the model at the beginning of round t):
+The equations (arXiv:2401.10020; M_t the model at the beginning of round t):
 
     y_1 ... y_N ~ M_t(. | x),      r_i = what M_t says of y_i (rlaif.py: the mean score, or P(yes))
     y_w, y_l    = argmax r, argmin r                        dropped where the two are equal
@@ -15,9 +17,10 @@ The recipe:
   2. each step: sample, judge, DPO on best against worst of each group;
   3. after --round-steps steps begin the next round.
 
-What is simplified: the paper begins every round with prompts that the model wrote itself (methods/propose.py does that), asks for a sum of
-five points in words, three times, and takes the mean; here the mean over all scores is read off at once. Its optimizer starts anew each
-round; here it goes on. Asking reads and samples nothing, except for the thoughts of --votes, whose tokens count.
+What is simplified: the paper begins every round with prompts that the model wrote itself
+(methods/propose.py does that), asks for a sum of five points in words, three times, and takes the mean;
+here the mean over all scores is read off at once. Its optimizer starts anew each round; here it goes
+on. Asking reads and samples nothing, except for the thoughts of --votes, whose tokens count.
 """
 from dataclasses import dataclass
 
@@ -35,13 +38,15 @@ DEFAULTS = {"dialogue": 0.6, "sft_steps": 1000, "nll": 0.0, "steps": 40}
 @dataclass
 class SelfRewardConfig(DPOConfig):
     """self-rewarding"""
-    round_steps: int = setting(10, "steps of a round: so long it is the same model that samples and judges", low=1, high=10**7)
-    opinion: str = setting("score", "what the model is asked for: a score from 1 to 10, or yes or no", choices=("score", "yes"))
+    round_steps: int = setting(10, "steps of a round: so long the same model samples and judges", low=1, high=10**7)
+    opinion: str = setting("score", "what the model is asked for: a score from 1 to 10, or yes or no",
+                           choices=("score", "yes"))
     votes: int = setting(0, "with --opinion yes: so many chains of thought before the verdict", low=0, high=1024)
 
 
 def best_and_worst(scores, group_size):
-    """scores (B,) -> (B,): 1 for the best of each group, 0 for its worst, 1/2 for the rest, so that `dpo.pairs` pairs these two alone.
+    """scores (B,) -> (B,): 1 for the best of each group, 0 for its worst, 1/2 for the rest, so that
+    `dpo.pairs` pairs these two alone.
 
     A group whose scores are all equal is 1/2 throughout, and makes no pair.
 
@@ -64,12 +69,14 @@ class SelfReward(DPO):
         self.steps = 0
 
     def update(self, rollout, rewards):
-        """The rewards of the rule are not looked at -> metrics, a dict of floats (see docs/glossary.md)."""
+        """The rewards of the rule are not looked at -> metrics, a dict of floats (see
+        docs/glossary.md)."""
         c = self.config
         said, says_right, cost = opinion(self.reference, self.task, rollout, c, self.generator)
         rollout.discarded += cost
-        metrics = {"round": 1 + self.steps // c.round_steps, "proxy": float(said.mean()), "proxy_std": float(said.std(correction=0))}
-        metrics |= watched(said, says_right, rollout.right(self.task)) | super().update(rollout, best_and_worst(said, c.group_size))
+        metrics = watched(said, says_right, rollout.right(self.task)) | {
+            "round": 1 + self.steps // c.round_steps, "proxy": float(said.mean()), "proxy_std": float(said.std(correction=0))}
+        metrics |= super().update(rollout, best_and_worst(said, c.group_size))
         self.steps += 1
         if self.steps % c.round_steps == 0:
             self.reference.load_state_dict(self.policy.state_dict())  # the next round
@@ -77,7 +84,9 @@ class SelfReward(DPO):
 
 
 # Exercises
-# 1. Let the judge stay the warm start, and only the reference move. Is it the judge that gets worse over the rounds, or the policy?
-# 2. --iterative: the current policy writes, the model of the round judges. How many rounds does it take until `auc` is 1/2?
-# 3. Pair as dpo.py does (give `said` to `super().update`). test_only_the_best_and_the_worst_are_paired fails: which pairs of the middle
-#    does the judge order as the rule does?
+# 1. Let the judge stay the warm start, and only the reference move. Is it the judge that gets worse
+#    over the rounds, or the policy?
+# 2. --iterative: the current policy writes, the model of the round judges. How many rounds does it take
+#    until `auc` is 1/2?
+# 3. Pair as dpo.py does (give `said` to `super().update`). test_only_the_best_and_the_worst_are_paired
+#    fails: which pairs of the middle does the judge order as the rule does?

@@ -15,10 +15,10 @@ from toys import seed
 
 # Tests of the rooms beside the core: run where they are named, or with THINKSMALL_ALL=1, as CI does.
 BESIDE = {f"test_{name}.py" for name in """
-    exercises sheets check_run pretend_gpu bench_gpu browser live view ask rollouts track export experiments
-    bond cov distill offpolicy prime rm_rl sdpo star vineppo genrm rlaif score critique propose self_play
-    small claims facts coconut coverage mcts_noise compute_optimal longer_or_larger games distillation_recipe
-    leco playing judge_accuracy credit gym_table scaling trl
+    exercises sheets check_run pretend_gpu bench_gpu browser live view ask rollouts track export
+    experiments bond cov distill offpolicy prime rm_rl sdpo star vineppo genrm rlaif score critique
+    propose self_play small claims facts coconut coverage mcts_noise compute_optimal longer_or_larger
+    games distillation_recipe leco playing judge_accuracy credit gym_table scaling trl
     """.split()}
 LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "60"))  # seconds for a test, and for what its fixtures do before; 0: none
 

@@ -41,14 +41,16 @@ def make(policy, **settings):
 
 
 def test_the_score_is_the_chance_of_yes_among_the_two_words():
-    """Behind </answer>, yes has logit log 3 and no 0: 3/4. What did not end is wrong without being asked."""
+    """Behind </answer>, yes has logit log 3 and no 0: 3/4. What did not end is wrong without being
+    asked."""
     p, rows, cost = verdicts(table(answer__yes=math.log(3)), TASK, wrote(table(), RIGHT, WRONG, CUT))
     assert torch.allclose(p, torch.tensor([[0.75], [0.75], [0.0]])) and cost == 0
     assert rows[0] == ENCODE(f"Check: {PROBLEM.prompt}<answer>(5 * 3) + 7</answer>")
 
 
 def test_a_vote_is_asked_behind_each_thought_and_its_tokens_count():
-    """The thought is always "failed": two tokens, its end included. Behind </think> yes has logit log 3."""
+    """The thought is always "failed": two tokens, its end included. Behind </think> yes has logit log
+    3."""
     policy = chain(TASK.tokenizer.n_vocab, *ENCODE("<think>failed\n</think>"))
     policy.table.data[ENCODE("</think>")[0], YES] = math.log(3)
     p, rows, cost = verdicts(policy, TASK, wrote(policy, RIGHT, WRONG), votes=2, generator=seeded())
@@ -63,7 +65,8 @@ def test_the_rule_only_looks_on():
 
 
 def test_yes_and_no_count_the_same():
-    """One right answer, three wrong ones: weights 1 and 1/3, each row a verdict and EOS. Of the whole the right one is half."""
+    """One right answer, three wrong ones: weights 1 and 1/3, each row a verdict and EOS. Of the whole
+    the right one is half."""
     algorithm = make(tiny_gpt(TASK.tokenizer.n_vocab, 64), solve_weight=0.0)
     rollout = wrote(algorithm.policy, RIGHT, WRONG, WRONG, WRONG)
     p, rows, _ = verdicts(algorithm.policy, TASK, rollout)
@@ -75,7 +78,8 @@ def test_yes_and_no_count_the_same():
 
 
 def test_a_thought_that_came_to_the_wrong_verdict_is_not_imitated():
-    """Two thoughts about a right and a wrong answer each; p above 1/2 means yes. Of four two came to the rule's verdict."""
+    """Two thoughts about a right and a wrong answer each; p above 1/2 means yes. Of four two came to
+    the rule's verdict."""
     algorithm = make(tiny_gpt(TASK.tokenizer.n_vocab, 64), votes=2)
     rollout = wrote(algorithm.policy, RIGHT, WRONG)
     rows = [ENCODE(f"Check: {PROBLEM.prompt}<answer>3</answer><think>{mark}\n</think>") for mark in ("found", "failed", "found", "failed")]
@@ -84,8 +88,8 @@ def test_a_thought_that_came_to_the_wrong_verdict_is_not_imitated():
 
 
 def test_the_loss_is_verdicts_and_solutions_and_nothing_else_is_pushed():
-    """Undecided table of V words: every imitated token costs log V, whatever the weights; solutions once more by lambda. Tokens that
-    stand only in problems get no gradient as a successor."""
+    """Undecided table of V words: every imitated token costs log V, whatever the weights; solutions
+    once more by lambda. Tokens that stand only in problems get no gradient as a successor."""
     policy, V = table(), TASK.tokenizer.n_vocab
     metrics = make(policy, lr=0.0, solve_weight=0.5).update(wrote(policy, RIGHT, WRONG), torch.zeros(2))
     assert metrics["loss"] == pytest.approx(1.5 * math.log(V), rel=1e-4) and (metrics["verdicts"], metrics["solutions"]) == (2, 1)

@@ -1,4 +1,5 @@
-"""Learning from what a model says of answers: scores, preferences in both orders, and one's own grades."""
+"""Learning from what a model says of answers: scores, preferences in both orders, and one's own
+grades."""
 import math
 
 import pytest
@@ -28,13 +29,15 @@ def says(*scores):
 
 
 def test_the_reward_is_the_mean_score():
-    """Behind </answer> 10 has logit log 9, the other nine 0: P(10) = 1/2, the others 1/18 each. Mean (5 + 45/18) / 10 = 0.75."""
+    """Behind </answer> 10 has logit log 9, the other nine 0: P(10) = 1/2, the others 1/18 each. Mean (5
+    + 45/18) / 10 = 0.75."""
     said, right = grades(table(answer__10=math.log(9)), TASK, wrote(table(), RIGHT, CUT))
     assert said.tolist() == pytest.approx([0.75, 0.0]) and right.tolist() == [True, False]
 
 
 def test_the_policy_follows_its_judge_and_the_rule_is_only_measured(monkeypatch):
-    """A judge that likes the wrong answer. Whatever the rule pays, that answer becomes likelier, and auc says how wrong the judge is."""
+    """A judge that likes the wrong answer. Whatever the rule pays, that answer becomes likelier, and
+    auc says how wrong the judge is."""
     monkeypatch.setattr("methods.rlaif.opinion", says(0.2, 0.8))
     policy = tiny_gpt(VOCABULARY, 64, scale=1.0)
     algorithm, before = RLAIF(policy, TASK, RLAIFConfig(**FREE), seeded()), wrote(policy, RIGHT, WRONG)
@@ -54,7 +57,8 @@ def test_the_judge_stays_what_it_was():
 
 
 def test_fresh_noise_shortens_the_advantages_and_keeps_their_direction():
-    """Every way to flip three verdicts, weighted by its chance at accuracy a: on average (2a - 1) times the true advantages, without std."""
+    """Every way to flip three verdicts, weighted by its chance at accuracy a: on average (2a - 1) times
+    the true advantages, without std."""
     a, right, mean = 0.8, torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3)
     for flips in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3):
         chance = float((a * (1 - flips) + (1 - a) * flips).prod())
@@ -65,7 +69,8 @@ def test_fresh_noise_shortens_the_advantages_and_keeps_their_direction():
 # ---- preferences
 
 def test_both_orders_cancel_a_taste_for_a_place():
-    """A table that sees the last token only: whatever the pair, it says "first" with 3/4. Asked both ways, q is 1/2 and the bias is 1/2."""
+    """A table that sees the last token only: whatever the pair, it says "first" with 3/4. Asked both
+    ways, q is 1/2 and the bias is 1/2."""
     judge, rollout = table(answer__first=math.log(3)), wrote(table(), RIGHT, WRONG)
     p = preferences(judge, TASK, rollout, torch.tensor([0]), torch.tensor([1]))
     assert torch.allclose(p, torch.tensor([[0.75, 0.75]]))
@@ -106,7 +111,8 @@ def test_a_soft_label_has_a_margin_at_which_it_stops(q, margin):
 
 
 def test_the_better_one_of_a_pair_becomes_likelier(monkeypatch):
-    """Whatever the rule says; and the advantages that are shown are minus the slope of the loss: beta (q - 1/2) at the start."""
+    """Whatever the rule says; and the advantages that are shown are minus the slope of the loss: beta
+    (q - 1/2) at the start."""
     monkeypatch.setattr("methods.ai_preferences.preferences", lambda judge, task, rollout, one, two: torch.tensor([[0.1, 0.9]]))
     policy = tiny_gpt(VOCABULARY, 96, scale=1.0)
     algorithm = AIPreferences(policy, TASK, AIPreferencesConfig(**FREE, mini_batches=1), seeded())
@@ -139,7 +145,8 @@ def test_only_the_best_and_the_worst_are_paired(monkeypatch):
 
 
 def test_a_round_ends_with_a_new_judge_that_is_the_policy(monkeypatch):
-    """Two steps a round: after the first the model that samples and judges is the old one, after the second the new one."""
+    """Two steps a round: after the first the model that samples and judges is the old one, after the
+    second the new one."""
     algorithm, same = own(monkeypatch, [0.9, 0.1], round_steps=2), []
     for _ in range(2):
         metrics = algorithm.update(wrote(algorithm.policy, RIGHT, WRONG), torch.zeros(2))
