@@ -859,7 +859,8 @@ def test_a_warm_start_from_the_cache_took_as_long_as_it_took(tmp_path, monkeypat
 def test_another_code_is_another_warm_start(again, tmp_path, monkeypatch):
     """The cache would outlive a change of the model, of its training or of the task."""
     here, task = pathlib.Path(sft.__file__).parent, again.task
-    for name in ("config", "model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial", "tasks/countdown"):
+    for name in ("config", "model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial", "tasks/dialogue",
+                 "tasks/countdown"):
         (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(here / f"{name}.py", tmp_path / "code" / f"{name}.py")
     path = lambda: cache_path(start.RUNS, task, again.policy, again.configs["sft"], 0)
