@@ -129,6 +129,7 @@ def report(folder, plan, get):
                      f"{of('attempts', '.2f')} |")
     ks = list(range(len(ROWS) + 2))
     curves = {f"seed {seed}": (ks, [r[row]["pass@1"] for row in ("student", "teacher", *ROWS)]) for seed, r in zip(plan["seeds"], results)}
+    lines.append("\n[What it means](claims.md#the-recipe-of-distillation).")
     return "\n".join(lines), [{"title": "pass@1", "x": "row of the table, from 0", "y": "share of right answers", "curves": curves}]
 
 

@@ -145,7 +145,7 @@ def report(folder, plan, get):
         panels.append({"title": policy, "x": "estimator, in the order of the table", "y": "variance, no baseline = 1", "curves": {
             f"seed {seed}": (places, [relative(found[policy, seed][name]["variance"], found[policy, seed]["no baseline"]["variance"])
                                       for name in names]) for seed in seeds}})
-    return "\n".join(lines) + "\nAll but the noise: 1 is that of no baseline, on the same samples.", panels
+    return "\n".join(lines) + "\nAll but the noise: 1 is that of no baseline, on the same samples. [What it means](claims.md#the-noise-of-a-gradient).", panels
 
 
 if __name__ == "__main__":

@@ -94,5 +94,5 @@ def test_a_cell_and_its_report(recipe, tmp_path, monkeypatch):
         seen.append(len(rows) * epochs), imitate(model, task, rows, epochs, optimizer)))
     plan = {"seeds": (0,), "teacher": 1, "prm": 1, "pool": 32, "examples": 4, "epochs": 2, "problems": 3, "samples": 8}
     text, [panel] = recipe.report(tmp_path, plan, lambda cells: {words: recipe.cell(tmp_path, plan, *map(str, words)) for words in cells})
-    assert seen == [8] * 7 + [4, 4] and len(text.splitlines()) == 2 + 2 + len(recipe.ROWS)
+    assert seen == [8] * 7 + [4, 4] and len(text.splitlines()) == 2 + 2 + len(recipe.ROWS) + 2
     assert "| rule | " in text and len(panel["curves"]["seed 0"][0]) == 10

@@ -134,5 +134,5 @@ def test_a_cell_and_its_report(games, tmp_path, monkeypatch):
     monkeypatch.setattr(games, "opening", lambda rng, plies, good=games.moves, draw=games.opening: draw(rng, max(plies, 8), good))
     plan = {"seeds": (0,), "steps": 4, "looks": 2, "positions": 5, "openings": 3, "pairs": 1, "simulations": 4}
     text, [panel] = games.report(tmp_path, plan, lambda cells: {words: games.cell(tmp_path, plan, *map(str, words)) for words in cells})
-    assert "| perfect | 1.000 | 1.000 | " in text and len(text.splitlines()) == 12
+    assert "| perfect | 1.000 | 1.000 | " in text and len(text.splitlines()) == 14
     assert [len(x) for x, _ in panel["curves"].values()] == [2, 2]
