@@ -46,7 +46,7 @@ def test_prompts_and_demonstrations_fit_into_the_sizes_that_the_task_says(task):
 
 def test_the_chances_of_a_first_token_are_those_of_the_model():
     task = abstention.rumours(1)
-    model = facts.warm_start(task, 1, seed())
+    model = facts.warm_start(task, steps=1, seed=seed())
     p = facts.chances(model, task, task.prompts[:3])
     assert torch.allclose(p.sum(1), torch.ones(3)) and p.shape == (3, task.tokenizer.n_vocab)
     assert torch.allclose(p[1], model(torch.tensor([task.tokenizer.encode(task.prompts[1])]))[0, -1].softmax(-1), atol=1e-6)
@@ -136,7 +136,7 @@ def test_the_exact_chances_are_those_of_the_samples():
     """A model that has hardly learned, one question: how often it begins with " via", and how often its first token is the answer."""
     from sample import SamplingConfig, collect
     task = rare.relations(9, 0)
-    model, problem = facts.warm_start(task, 30, seed()), task.problem(task.questions[0])
+    model, problem = facts.warm_start(task, steps=30, seed=seed()), task.problem(task.questions[0])
     at_once, direct, steps = rare.exact(model, task)
     first = collect(model, task, [problem], SamplingConfig(group_size=4000), torch.Generator().manual_seed(seed())).tokens[:, 4]
     share = lambda word: float((first == task.tokenizer.encode(word)[0]).float().mean())
@@ -148,7 +148,7 @@ def test_the_exact_chances_are_those_of_the_samples():
 def test_the_chance_of_the_steps_is_that_of_every_token_after_the_first():
     """The product along the true chain, token by token, its end included."""
     task = rare.relations(9, 0)
-    model, key = facts.warm_start(task, 30, seed()), task.questions[5]
+    model, key = facts.warm_start(task, steps=30, seed=seed()), task.questions[5]
     first, second, answer = task.way(key)
     prompt, encode, expected = task.problem(key).prompt, task.tokenizer.encode, 1.0
     written = prompt + rare.VIA
