@@ -110,7 +110,8 @@ def report(folder, plan, get):
         lines.append(f"| {title} | {' | '.join(cells)} |")
     count = ", ".join(str(found["warm", seeds[0]][name]["problems"]) for name in ASKED)
     lines.append(f"\n{count} test problems, {plan['n']} samples each; seeds {', '.join(map(str, seeds))}, mean (lowest to "
-                 "highest). Transfer: gain on the new problems for one of gain on the trained ones; – where some seed gained less than 0.02 there. "
+                 "highest). Transfer: gain on the new problems for one of gain on the trained ones; – where some seed gained "
+                 "less than 0.02 there. "
                  "[What it means](claims.md#memorise).")
     curves = {title: small.band([0, 1, 2], [[found[arm, seed][name]["pass@1"] for seed in seeds] for name in ASKED])
               for arm, title in ARMS.items()}

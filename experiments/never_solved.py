@@ -78,15 +78,17 @@ def report(folder, plan, get):
         for i, who in enumerate(ASKED):
             counts, trained = [e["asked"][i] for e in each], [e["trained"][i] for e in each]
             share, (low, high), by_seed = solved(counts)
-            cells = [f"{world} numbers: {zeros} of {problems}, 0 of {n}", who, f"{share:.3f}", f"{low:.3f} to {high:.3f}", spread(by_seed),
-                     f"{sum(map(sum, counts)) / max(zeros, 1) / n:.4f}", "" if None in trained else spread(trained)]
+            rate = sum(map(sum, counts)) / max(zeros, 1) / n
+            cells = [f"{world} numbers: {zeros} of {problems}, 0 of {n}", who, f"{share:.3f}", f"{low:.3f} to {high:.3f}",
+                     spread(by_seed), f"{rate:.4f}", "" if None in trained else spread(trained)]
             lines.append(f"| {' | '.join(cells)} |")
             every = [c for right in counts for c in right]
             curves[who] = (list(range(1, 9)), [sum(c >= k for c in every) / max(zeros, 1) for k in range(1, 9)])
         panels.append({"title": f"{world} numbers: {zeros} zeros, asked again", "x": f"right ones among {n}, at least",
                        "y": "share of the zeros", "curves": curves})
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}: all zeros together, and by seed the mean (lowest to highest). Last "
-                 "column: the warm start on all problems asked; the others over the last ten steps of GRPO. [What it means](claims.md#never-solved).")
+                 "column: the warm start on all problems asked; the others over the last ten steps of GRPO. "
+                 "[What it means](claims.md#never-solved).")
     return "\n".join(lines), panels
 
 
