@@ -3,9 +3,10 @@
     python experiments/echo_chamber.py            about 4 minutes on one core; goes on cell by cell where it was stopped
     python experiments/echo_chamber.py --quick    3 minutes, its warm starts included: one seed
 
-The claim (arXiv:2504.07912): reinforcement learning lets one of the formats of the pretraining win within few steps, mostly the one that
-is most often right before it, and which one that is depends on the size of the model. With shares s_f, accuracies a_f and a policy that
-can move nothing but the shares, the natural policy gradient is
+The claim (arXiv:2504.07912): reinforcement learning lets one of the formats of the pretraining win
+within few steps, mostly the one that is most often right before it, and which one that is depends on
+the size of the model. With shares s_f, accuracies a_f and a policy that can move nothing but the
+shares, the natural policy gradient is
 
     d log s_f / dt = a_f - sum_g s_g a_g             the replicator equation: what is above the mean grows, equal ones stay
 
@@ -16,7 +17,8 @@ The setting: iterated squaring modulo 227, two, four or six times; demonstration
     full     <think>25, 171, 185, 175, </think><answer>175</answer>    every square
     twin     <think>25; 171; 185; 175; </think><answer>175</answer>    the same with another comma: two formats that are equally good
 
-Worlds: "three" (direct, halves, full) and "twins" (full, twin). Sizes: 1 layer of width 32 and 2 layers of width 64 (small.py). GRPO.
+Worlds: "three" (direct, halves, full) and "twins" (full, twin). Sizes: 1 layer of width 32 and 2 layers
+of width 64 (small.py). GRPO.
 Results: docs/echo_chamber.{md,json,png}.
 """
 import re
@@ -25,7 +27,8 @@ from cells import main, spread
 
 WORLDS = {"three": ("direct", "halves", "full"), "twins": ("full", "twin")}
 SIZES = {"small": (1, 32), "large": (2, 64)}
-FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 40, "prompts": 32, "problems": 50, "n": 16}
+FULL = {"seeds": (0, 1, 2), "worlds": tuple(WORLDS), "sizes": tuple(SIZES), "sft": 300, "steps": 40, "prompts": 32,
+        "problems": 50, "n": 16}
 QUICK = FULL | {"seeds": (0,)}
 
 
@@ -63,7 +66,7 @@ def written(name, chain):
 
 
 def format_of(text, k):
-    """The format of a completion for k squarings, right or wrong, by the number of its steps; None for what is none of them, or a mixture."""
+    """The format of a completion for k squarings, right or wrong, by the number of its steps; None: none of them, or a mixture."""
     thinking = re.match("<think>((?:[0-9]+[,;] )*)</think>", text)
     if not thinking or {",", ";"} <= set(thinking[1]):
         return None
@@ -87,8 +90,8 @@ def cell(folder, plan, world, size, seed):
         task, seed, warm, steps=plan["steps"], prompts=plan["prompts"], look=look), seed, **shape)
     result = {"curve": [line["shares"] for line in lines]}
     for when, model in (("before", warm), ("after", policy)):
-        judged = {split: evaluate.sample_and_judge(model, task, evaluate.fixed_problems(task, split, plan["problems"]), plan["n"], batch=1024)
-                  for split in ("train", "test")}
+        problems = {split: evaluate.fixed_problems(task, split, plan["problems"]) for split in ("train", "test")}
+        judged = {split: evaluate.sample_and_judge(model, task, problems[split], plan["n"], batch=1024) for split in problems}
         of = {f: [j["right"] for j in judged["train"] if j[f]] for f in formats}
         result[when] = {"pass@1": sum(j["right"] for j in judged["test"]) / len(judged["test"]),
                         "shares": {f: len(of[f]) / len(judged["train"]) for f in formats},
@@ -96,30 +99,41 @@ def cell(folder, plan, world, size, seed):
     return result
 
 
+def best(result):
+    """The format that was most often right before reinforcement learning."""
+    return max(result["before"]["right"], key=lambda f: result["before"]["right"][f] or 0)
+
+
 def report(folder, plan, get):
+    import small
     found = get([(world, size, seed) for world in plan["worlds"] for size in plan["sizes"] for seed in plan["seeds"]])
-    lines = ["| world | size | format | right before | share before | share after | won in | pass@1 before | after |", "|---" * 9 + "|"]
+    lines = ["| world | size | format | right before | share before | share after | won in | pass@1 before | after |",
+             "|---" * 9 + "|"]
     panels, best_won, cases = [], 0, 0
     for world in plan["worlds"]:
         for size in plan["sizes"]:
             each = [found[world, size, seed] for seed in plan["seeds"]]
             winners = [max(e["after"]["shares"], key=e["after"]["shares"].get) for e in each]
             if world == "three":
-                best_won += sum(w == max(e["before"]["right"], key=lambda f: e["before"]["right"][f] or 0) for w, e in zip(winners, each))
+                best_won += sum(winner == best(e) for winner, e in zip(winners, each))
                 cases += len(each)
             for i, f in enumerate(WORLDS[world]):
-                before = [e["before"]["right"][f] or 0 for e in each]
-                lines.append(f"| {world} | {size} | {f} | {spread(before, '.2f')} | {spread((e['before']['shares'][f] for e in each), '.2f')} "
-                             f"| {spread((e['after']['shares'][f] for e in each), '.2f')} | {winners.count(f)} of {len(each)} "
-                             + (f"| {spread((e['before']['pass@1'] for e in each), '.2f')} "
-                                f"| {spread((e['after']['pass@1'] for e in each), '.2f')} |" if i == 0 else "| | |"))
-            steps, of = list(range(1, len(each[0]["curve"]) + 1)), lambda f: list(zip(*([shares[f] for shares in e["curve"]] for e in each)))
-            curves = {f: (steps, [sum(v) / len(v) for v in of(f)], list(map(min, of(f))), list(map(max, of(f)))) for f in WORLDS[world]}
+                cells = [spread((e[when][what][f] or 0 for e in each), ".2f")
+                         for when, what in (("before", "right"), ("before", "shares"), ("after", "shares"))]
+                cells += [f"{winners.count(f)} of {len(each)}"]
+                cells += ["" if i else spread((e[when]["pass@1"] for e in each), ".2f") for when in ("before", "after")]
+                lines.append(f"| {world} | {size} | {f} | {' | '.join(cells)} |")
+            steps = list(range(1, len(each[0]["curve"]) + 1))
+            shares = lambda f: [[shares[f] for shares in e["curve"]] for e in each]  # a list for each seed
+            curves = {f: small.band(steps, zip(*shares(f))) for f in WORLDS[world]}
             if world == "twins":  # the mean would hide that each seed goes its own way
-                curves = {f"full, seed {seed}": (steps, [shares["full"] for shares in e["curve"]]) for seed, e in zip(plan["seeds"], each)}
-            panels.append({"title": f"{world}, {size} model; bands: lowest to highest seed", "x": "step of GRPO", "y": "share of the samples", "curves": curves})
-    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} problems, {plan['n']} samples "
-                 f"each: of the training split, on which the policy gradient acts, and for pass@1 of the test split. In the world of three the format that was most often right before won in {best_won} of {cases} runs.")
+                curves = {f"full, seed {seed}": (steps, of) for seed, of in zip(plan["seeds"], shares("full"))}
+            panels.append({"title": f"{world}, {size} model; bands: lowest to highest seed", "x": "step of GRPO",
+                           "y": "share of the samples", "curves": curves})
+    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} problems, "
+                 f"{plan['n']} samples each: of the training split, on which the policy gradient acts, and for pass@1 of the test "
+                 f"split. In the world of three the format that was most often right before won in {best_won} of {cases} runs. "
+                 "[What it means](claims.md#echo-chamber).")
     return "\n".join(lines), panels
 
 

@@ -1,19 +1,22 @@
-"""Which algorithm? The differences between them, beside those between seeds and beside what all of them leave.
+"""Which algorithm? The differences between them, beside those between seeds and beside what all of them
+leave.
 
     python experiments/gap.py            about 6 minutes on one core; goes on cell by cell where it was stopped
     python experiments/gap.py --quick    3 minutes, its warm start included: three methods, one seed, one rate
 
-The claim (arXiv:2504.13837): popular algorithms of reinforcement learning perform alike, and all of them stay far from the bound that
-their own warm start sets: the share of problems that it solves with many samples.
+The claim (arXiv:2504.13837): popular algorithms of reinforcement learning perform alike, and all of
+them stay far from the bound that their own warm start sets: the share of problems that it solves with
+many samples.
 
     gap      = bound - pass@1            bound: pass@k of the warm start at the largest k; what an exhaustive solver reaches is 1
     between  = highest - lowest mean over seeds
     noise    = E[max - min] of as many means of normal numbers whose standard deviation is the residual s of
                pass@1 = method + seed + residual,  s^2 = sum of squares / ((methods - 1)(seeds - 1))
 
-If `between` is not above `noise`, the algorithms cannot be told apart. The setting: countdown without thinking (an answer is 12
-tokens), three numbers up to 9, a model of 2 layers and width 64 (small.py), 32 problems and 8 samples a step, equal sampled tokens. Every
-method gets two learning rates; the one with the best pass@1 on val with seed 0 is measured on test. Results: docs/gap.{md,json,png}.
+If `between` is not above `noise`, the algorithms cannot be told apart. The setting: countdown without
+thinking (an answer is 12 tokens), three numbers up to 9, a model of 2 layers and width 64 (small.py),
+32 problems and 8 samples a step, equal sampled tokens. Every method gets two learning rates; the one
+with the best pass@1 on val with seed 0 is measured on test. Results: docs/gap.{md,json,png}.
 """
 from cells import main, spread
 
@@ -25,7 +28,7 @@ METHODS = {"grpo": ("grpo", {}, 0), "rloo": ("rloo", {}, 0), "reinforce_pp": ("r
 RATES = ("3e-4", "1e-3")
 FULL = {"seeds": (0, 1, 2), "task": {"max_number": 9}, "sft": 300, "tokens": 80_000, "problems": 150, "n": 64, "rates": RATES,
         "methods": ("grpo", "rloo", "reinforce_pp", "dapo", "gspo", "maxrl", "nsr", "ppo", "star")}
-QUICK = {"seeds": (0,), "task": {"max_number": 9}, "sft": 300, "tokens": 60_000, "problems": 100, "n": 64, "rates": ("3e-4",), "methods": ("grpo", "rloo", "dapo")}
+QUICK = FULL | {"seeds": (0,), "tokens": 60_000, "problems": 100, "rates": ("3e-4",), "methods": ("grpo", "rloo", "dapo")}
 
 
 def cell(folder, plan, name, lr, seed, split):
@@ -37,7 +40,8 @@ def cell(folder, plan, name, lr, seed, split):
     lines = []
     if name in METHODS:
         algo, settings, offset = METHODS[name]
-        train = small.reinforce(task, seed, policy, algo, tokens=plan["tokens"], offset=offset, lr=float(lr), prompts=32, **settings)
+        train = small.reinforce(task, seed, policy, algo, tokens=plan["tokens"], offset=offset, lr=float(lr), prompts=32,
+                                **settings)
         policy, lines = small.kept(f"{words}-{name.replace(' ', '_')}-{lr}-{plan['tokens']}", task, train, seed)
     problems = evaluate.fixed_problems(task, split, plan["problems"])
     return {"right": small.right_counts(policy, task, problems, plan["n"]), "entropy": lines[-1]["entropy"] if lines else None,
@@ -59,8 +63,8 @@ def chosen(plan, get):
 
 
 def noise(table, draws=10_000):
-    """table: {method: [pass@1 of each seed]}, the same warm start in each column -> (s, the expected range of the means if all methods were
-    equal). None, None with one seed.
+    """table: {method: [pass@1 of each seed]}, the same warm start in each column -> (s, the expected range of the
+    means if all methods were equal). None, None with one seed.
 
     >>> noise({"a": [0.5, 0.25], "b": [0.25, 0.0]})
     (0.0, 0.0)
@@ -97,14 +101,16 @@ def report(folder, plan, get):
         apart = [max(values) - min(values) for values in table.values()]
         lines += [f"| noise: the same, if all methods were equal | {expected:.3f} |", f"| s, residual of a run | {s:.3f} |",
                   f"| highest less lowest seed of a method | {spread(apart)} |"]
-    lines.append(f"\n{plan['problems']} test problems, {n} samples each, {plan['tokens']:,} sampled tokens a run; mean over the seeds "
-                 f"{', '.join(map(str, seeds))} (lowest to highest). An exhaustive solver reaches 1.")
+    lines.append(f"\n{plan['problems']} test problems, {n} samples each, {plan['tokens']:,} sampled tokens a run; mean over the "
+                 f"seeds {', '.join(map(str, seeds))} (lowest to highest). An exhaustive solver reaches 1. "
+                 "[What it means](claims.md#the-gap).")
     order = sorted(means, key=means.get)
     places = list(range(1, len(order) + 1))
     curves = {f"seed {seed}": (places, [table[name][i] for name in order]) for i, seed in enumerate(seeds)}
     curves |= {f"bound: pass@{n} of the warm start": (places, [sum(bound) / len(seeds)] * len(order)),
                "warm start": (places, [sum(at("warm start", 1)) / len(seeds)] * len(order))}
-    return "\n".join(lines), [{"title": "pass@1 on test, equal tokens", "x": ", ".join(order), "y": "share of right answers", "curves": curves}]
+    return "\n".join(lines), [{"title": "pass@1 on test, equal tokens", "x": ", ".join(order), "y": "share of right answers",
+                               "curves": curves}]
 
 
 if __name__ == "__main__":

@@ -3,33 +3,37 @@
     python experiments/memorise.py            about 6 minutes on one core; goes on cell by cell where it was stopped
     python experiments/memorise.py --quick    3 minutes, its warm start included: one seed
 
-The claim (arXiv:2501.17161): after the same warm start, imitation gets better on what it is trained on and worse on a variant of the task;
-reinforcement learning from the answer gets better on both. With the gain of a policy over its warm start on the trained and on the new
-problems,
+The claim (arXiv:2501.17161): after the same warm start, imitation gets better on what it is trained on
+and worse on a variant of the task; reinforcement learning from the answer gets better on both. With the
+gain of a policy over its warm start on the trained and on the new problems,
 
     transfer = gain on new problems / gain on trained ones        1: nothing was learned by heart; negative: it unlearned something
 
-The setting: countdown, three numbers up to 9 in training, up to three attempts, 2 layers of width 64 (small.py). Asked are test problems of
-the same kind; with a number from 10 to 13, which the model knows as a result but has never been given; and with four numbers. From the warm
-start go on, for as many seconds of the processor:
+The setting: countdown, three numbers up to 9 in training, up to three attempts, 2 layers of width 64
+(small.py). Asked are test problems of the same kind; with a number from 10 to 13, which the model knows
+as a result but has never been given; and with four numbers. From the warm start go on, for as many
+seconds of the processor:
     GRPO                    the rule alone
     more imitation          of the same demonstrations
     imitation of solutions  planted solutions, every one right: an imitation that gains something, so that it has something to lose
     imitation of a few      the same solutions of 64 problems, over and over: the imitation that should memorise
-Random legal search with as many attempts stands beside them, for new problems need not be as hard. Results: docs/memorise.{md,json,png}.
+Random legal search with as many attempts stands beside them, for new problems need not be as hard.
+Results: docs/memorise.{md,json,png}.
 """
 from cells import main, spread
 
 ASKED = {"trained": "trained: three, up to 9", "numbers": "new numbers: 10 to 13", "four": "four numbers"}
-ARMS = {"warm": "warm start", "grpo": "GRPO", "more": "more imitation", "solutions": "imitation of solutions", "few": "imitation of a few"}
-FULL = {"seeds": (0, 1, 2), "sft": 450, "steps": 30, "problems": 100, "n": 16, "few": 64}
-QUICK = {"seeds": (0,), "sft": 450, "steps": 15, "problems": 40, "n": 16, "few": 64}
+ARMS = {"warm": "warm start", "grpo": "GRPO", "more": "more imitation", "solutions": "imitation of solutions",
+        "few": "imitation of a few"}
+KINDS = {"trained": {"max_number": 9}, "numbers": {}, "four": {"numbers": 4, "max_number": 9}}  # options of the task
+FULL = {"seeds": (0, 1, 2), "thinking": (450, 30, 3e-4), "problems": 100, "n": 16, "few": 64}
+QUICK = FULL | {"seeds": (0,), "thinking": (450, 15, 3e-4), "problems": 40}
 
 
 def asked(name, count):
     """-> (task, problems) of one kind of question: `count` different ones of the test split."""
     import evaluate, tasks
-    task = tasks.load("countdown", attempts=2, **{"trained": {"max_number": 9}, "numbers": {}, "four": {"numbers": 4, "max_number": 9}}[name])
+    task = tasks.load("countdown", attempts=2, **KINDS[name])
     problems = evaluate.fixed_problems(task, "test", 10 * count if name == "numbers" else count)
     new = [p for p in problems if name != "numbers" or max(p.key[1:-1]) > 9]
     return task, new[:count]
@@ -50,20 +54,21 @@ def solver(few, seed):
 def policy_of(plan, arm, seed):
     """-> the model of this arm, trained as far as that is still to be done."""
     import small, tasks
-    task, name = tasks.load("countdown", max_number=9, attempts=2), f"thinking-{plan['sft']}"
-    warm, warm_seconds = small.kept(name, task, small.imitate(task, seed, plan["sft"]), seed)
+    task, (sft, steps, lr) = tasks.load("countdown", max_number=9, attempts=2), plan["thinking"]
+    warm, seconds = small.kept(f"thinking-{sft}", task, small.imitate(task, seed, sft), seed)
     if arm == "warm":
         return warm
-    grpo, lines = small.kept(f"{name}-grpo-{plan['steps']}", task, small.reinforce(task, seed, warm, steps=plan["steps"], prompts=32), seed)
+    learn = small.reinforce(task, seed, warm, steps=steps, prompts=32, lr=lr)
+    grpo, lines = small.kept(f"thinking-{sft}-grpo-{steps}-{lr}", task, learn, seed)
     if arm == "grpo":
         return grpo
     teacher = task if arm == "more" else solver(plan["few"] if arm == "few" else 0, seed)
-    steps = round(lines[-1]["seconds"] / (warm_seconds / plan["sft"]))  # as many as GRPO's seconds hold
+    more = round(lines[-1]["seconds"] / (seconds / sft))  # as many steps of imitation as GRPO's seconds hold
 
     def make(model):
         model.load_state_dict(warm.state_dict())
-        return small.imitate(teacher, f"{seed} more", steps)(model)
-    return small.kept(f"{name}-{arm}-{plan['steps']}", task, make, seed)[0]
+        return small.imitate(teacher, f"{seed} more", more)(model)
+    return small.kept(f"thinking-{sft}-{arm}-{steps}", task, make, seed)[0]
 
 
 def cell(folder, plan, arm, seed):
@@ -89,6 +94,7 @@ def transfer(before, after, new):
 
 
 def report(folder, plan, get):
+    import small
     seeds = plan["seeds"]
     get([("warm", seed) for seed in seeds])
     get([("grpo", seed) for seed in seeds])  # the others last as long as these
@@ -96,18 +102,19 @@ def report(folder, plan, get):
     lines = ["| | " + " | ".join(f"{title} | random search, as many attempts" for title in ASKED.values())
              + " | transfer to new numbers | to four |", "|---" * (3 + 2 * len(ASKED)) + "|"]
     for arm, title in ARMS.items():
-        cells = [f"{spread(found[arm, seed][name]['pass@1'] for seed in seeds)} | {spread(found[arm, seed][name]['search'] for seed in seeds)}"
-                 for name in ASKED]
+        cells = [spread(found[arm, seed][name][what] for seed in seeds) for name in ASKED for what in ("pass@1", "search")]
         scores = lambda arm, seed: {name: found[arm, seed][name]["pass@1"] for name in ASKED}
         for new in ("numbers", "four"):
             moved = [transfer(scores("warm", seed), scores(arm, seed), new) for seed in seeds]
             cells.append("–" if arm == "warm" or None in moved else spread(moved, ".2f"))
         lines.append(f"| {title} | {' | '.join(cells)} |")
     count = ", ".join(str(found["warm", seeds[0]][name]["problems"]) for name in ASKED)
-    lines.append(f"\n{count} test problems, {plan['n']} samples each; seeds {', '.join(map(str, seeds))}, mean (lowest to highest). Transfer: "
-                 "gain on the new problems for one of gain on the trained ones; – where some seed gained less than 0.02 there.")
-    of = lambda arm: [[found[arm, seed][name]["pass@1"] for seed in seeds] for name in ASKED]
-    curves = {title: ([0, 1, 2], [sum(v) / len(v) for v in of(arm)], list(map(min, of(arm))), list(map(max, of(arm)))) for arm, title in ARMS.items()}
+    lines.append(f"\n{count} test problems, {plan['n']} samples each; seeds {', '.join(map(str, seeds))}, mean (lowest to "
+                 "highest). Transfer: gain on the new problems for one of gain on the trained ones; – where some seed gained "
+                 "less than 0.02 there. "
+                 "[What it means](claims.md#memorise).")
+    curves = {title: small.band([0, 1, 2], [[found[arm, seed][name]["pass@1"] for seed in seeds] for name in ASKED])
+              for arm, title in ARMS.items()}
     return "\n".join(lines), [{"title": "pass@1; bands: lowest to highest seed", "x": "0: trained, 1: new numbers, 2: four numbers",
                                "y": "share of right answers", "curves": curves}]
 

@@ -3,17 +3,20 @@
     python experiments/never_solved.py            about 5 minutes on one core; goes on cell by cell where it was stopped
     python experiments/never_solved.py --quick    3 minutes, its warm start included: one seed, one world
 
-The claim (arXiv:2504.13837; against it arXiv:2606.15455): no right sample, no learning. What reinforcement learning solves, its base could
-solve with more tries. Never is a matter of how often one asks:
+The claim (arXiv:2504.13837; against it arXiv:2606.15455): no right sample, no learning. What
+reinforcement learning solves, its base could solve with more tries. Never is a matter of how often one
+asks:
 
     0 right ones of n say, with 95 %, that p < 3 / n                     the rule of three: (1 - 3/n)^n = 0.05
 
-So the zeros of the warm start, 0 of n, are asked n times again: the warm start once more (how many are zeros by bad luck?), random legal
-search with one attempt a sample, the policy after RL on other problems, and one after RL on the zeros alone. An interval over the zeros of all
-seeds together (Wilson) stands beside each.
+So the zeros of the warm start, 0 of n, are asked n times again: the warm start once more (how many are
+zeros by bad luck?), random legal search with one attempt a sample, the policy after RL on other
+problems, and one after RL on the zeros alone. An interval over the zeros of all seeds together (Wilson)
+stands beside each.
 
-The setting: countdown without thinking (small.py): with three numbers, where RL learns, and with four and any target that can be reached,
-where right samples are rare. The zeros are from the training split, for one policy trains on them alone; the other one hardly meets them.
+The setting: countdown without thinking (small.py): with three numbers, where RL learns, and with four
+and any target that can be reached, where right samples are rare. The zeros are from the training split,
+for one policy trains on them alone; the other one hardly meets them.
 Results: docs/never_solved.{md,json,png}.
 """
 from cells import main, spread
@@ -27,7 +30,7 @@ ASKED = ("the warm start again", "random search", "after RL on other problems", 
 
 
 def cell(folder, plan, world, seed):
-    """-> right answers of each zero of the warm start among n, by who is asked; pass@1 on the problems that each policy was trained on."""
+    """-> right answers of each zero of the warm start among n, by who is asked; pass@1 where each policy was trained."""
     import random
     import small, tasks
     from tasks.countdown import random_attempt
@@ -51,7 +54,8 @@ def cell(folder, plan, world, seed):
 
 
 def solved(counts):
-    """Right answers of each problem, a list for each seed -> the share solved at least once of all together, [low, high], share by seed.
+    """Right answers of each problem, a list for each seed -> share solved at least once of all together, [low, high],
+    share by seed.
 
     >>> solved([[0, 2], [0, 1]])[::2]
     (0.5, [0.5, 0.5])
@@ -74,14 +78,17 @@ def report(folder, plan, get):
         for i, who in enumerate(ASKED):
             counts, trained = [e["asked"][i] for e in each], [e["trained"][i] for e in each]
             share, (low, high), by_seed = solved(counts)
-            lines.append(f"| {world} numbers: {zeros} of {problems}, 0 of {n} | {who} | {share:.3f} | {low:.3f} to {high:.3f} | {spread(by_seed)} "
-                         f"| {sum(map(sum, counts)) / max(zeros, 1) / n:.4f} | {'' if None in trained else spread(trained)} |")
+            rate = sum(map(sum, counts)) / max(zeros, 1) / n
+            cells = [f"{world} numbers: {zeros} of {problems}, 0 of {n}", who, f"{share:.3f}", f"{low:.3f} to {high:.3f}",
+                     spread(by_seed), f"{rate:.4f}", "" if None in trained else spread(trained)]
+            lines.append(f"| {' | '.join(cells)} |")
             every = [c for right in counts for c in right]
             curves[who] = (list(range(1, 9)), [sum(c >= k for c in every) / max(zeros, 1) for k in range(1, 9)])
-        panels.append({"title": f"{world} numbers: {zeros} zeros, asked again", "x": f"right ones among {n}, at least", "y": "share of the zeros",
-                       "curves": curves})
-    lines.append(f"\nSeeds {', '.join(map(str, seeds))}: all zeros together, and by seed the mean (lowest to highest). Last column: the warm start on "
-                 "all problems asked; the others over the last ten steps of GRPO.")
+        panels.append({"title": f"{world} numbers: {zeros} zeros, asked again", "x": f"right ones among {n}, at least",
+                       "y": "share of the zeros", "curves": curves})
+    lines.append(f"\nSeeds {', '.join(map(str, seeds))}: all zeros together, and by seed the mean (lowest to highest). Last "
+                 "column: the warm start on all problems asked; the others over the last ten steps of GRPO. "
+                 "[What it means](claims.md#never-solved).")
     return "\n".join(lines), panels
 
 

@@ -1,20 +1,24 @@
-"""False steps in the chains that are imitated: what do they cost, and does reinforcement learning repair it?
+"""False steps in the chains that are imitated: what do they cost, and does reinforcement learning repair
+it?
 
     python experiments/noisy_chains.py            about 5 minutes on one core; goes on cell by cell where it was stopped
     python experiments/noisy_chains.py --quick    3 minutes, its warm starts included: one seed, two rates
 
-The claim (arXiv:2402.04004): models that imitate chains with errors hardly suffer if an error stands by itself, "static", and the chain
-goes on as if it were not there; they suffer far more, and from fewer, if the error is carried on, "dynamic".
+The claim (arXiv:2402.04004): models that imitate chains with errors hardly suffer if an error stands by
+itself, "static", and the chain goes on as if it were not there; they suffer far more, and from fewer,
+if the error is carried on, "dynamic".
 
-With a rate q of false steps, a dynamic chain of k steps ends right with a probability of about (1 - q)^k. A model that imitates q as it is,
-step for step, is right as often: that is the line to compare with. One that takes the likeliest number each time (greedy) need not be.
+With a rate q of false steps, a dynamic chain of k steps ends right with a probability of about (1 -
+q)^k. A model that imitates q as it is, step for step, is right as often: that is the line to compare
+with. One that takes the likeliest number each time (greedy) need not be.
 
     true       25, 90, 75, 61, </think><answer>61        5 squared four times modulo 107
     static     25, 13, 75, 61, </think><answer>61        the 13 is false, what follows it is not; the answer is the true one
     dynamic    25, 13, 62, 99, </think><answer>99        from the false 13 on every step is right again, and so the answer is not
 
-The setting: iterated squaring modulo 107, two to six times, a chain in every demonstration, 2 layers of width 64 (small.py); a step is
-false with probability q, and then any other number. After it GRPO from the answer alone. Results: docs/noisy_chains.{md,json,png}.
+The setting: iterated squaring modulo 107, two to six times, a chain in every demonstration, 2 layers of
+width 64 (small.py); a step is false with probability q, and then any other number. After it GRPO from
+the answer alone. Results: docs/noisy_chains.{md,json,png}.
 """
 import re
 
@@ -42,7 +46,8 @@ def make_task(kind, q):
 
 
 def corrupted(r, k, p, kind, q, rng):
-    """k squares modulo p, one after another, false ones at a rate q. rng: random.Random. Static: the next step goes on from the true one."""
+    """k squares modulo p, one after another, false ones at a rate q. rng: random.Random. Static: the next step goes on
+    from the true one."""
     true, before, found = r, r, []
     for _ in range(k):
         true = true * true % p
@@ -53,7 +58,7 @@ def corrupted(r, k, p, kind, q, rng):
 
 
 def step_errors(text, r, p):
-    """A chain that begins at r, as it was written -> (false steps, steps), each judged from the one before it, as in a dynamic chain.
+    """A chain that begins at r, as it was written -> (false steps, steps), each judged from the one before it.
 
     >>> step_errors("<think>25, 13, 62, </think><answer>62</answer>", 5, 107), step_errors("<think>25, 90", 5, 107)
     ((1, 3), (0, 1))
@@ -89,26 +94,27 @@ def cell(folder, plan, kind, q, seed):
 
 
 def report(folder, plan, get):
+    import small
     # without noise the two kinds are one
     grid = [(kind, q) for kind in plan["kinds"] for q in plan["rates"] if q or kind == plan["kinds"][0]]
     found = get([(kind, q, seed) for kind, q in grid for seed in plan["seeds"]])
-    lines = ["| noise | q | right demonstrations | imitation: pass@1 | greedy | false steps | after RL: pass@1 | greedy | false steps |", "|---" * 9 + "|"]
+    lines = ["| noise | q | right demonstrations | imitation: pass@1 | greedy | false steps | after RL: pass@1 | greedy "
+             "| false steps |", "|---" * 9 + "|"]
     for kind, q in grid:
         each = [found[kind, q, seed] for seed in plan["seeds"]]
-        cells = [spread((e[when][what] for e in each), ".3f") for when in ("before", "after") for what in ("pass@1", "greedy", "false")]
+        cells = [spread(e[when][what] for e in each) for when in ("before", "after") for what in ("pass@1", "greedy", "false")]
         right = sum(e["demonstrations"] for e in each) / len(each)
         lines.append(f"| {kind if q else 'none'} | {q:g} | {right:.3f} | {' | '.join(cells)} |")
-    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, {plan['n']} samples "
-                 "each. A step is judged from the one before it, so in a static chain the step after a false one counts as false too.")
+    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, "
+                 f"{plan['n']} samples each. A step is judged from the one before it, so in a static chain the step after a false "
+                 "one counts as false too. [What it means](claims.md#noisy-chains).")
     panels = []
     for when, title in (("before", "imitation"), ("after", "after GRPO")):
         curves = {}
         for kind in plan["kinds"]:
-            cells = [found[kind if q else plan["kinds"][0], q, seed] for q in plan["rates"] for seed in plan["seeds"]]
-            per = [cells[i:i + len(plan["seeds"])] for i in range(0, len(cells), len(plan["seeds"]))]
+            cells = [[found[kind if q else plan["kinds"][0], q, seed] for seed in plan["seeds"]] for q in plan["rates"]]
             for what in ("pass@1", "greedy"):
-                values = [[e[when][what] for e in each] for each in per]
-                curves[f"{kind}, {what}"] = (plan["rates"], [sum(v) / len(v) for v in values], [min(v) for v in values], [max(v) for v in values])
+                curves[f"{kind}, {what}"] = small.band(plan["rates"], [[e[when][what] for e in each] for each in cells])
         panels.append({"title": f"{title}; bands: lowest to highest seed", "x": "q: rate of false steps in the demonstrations",
                        "y": "share of right answers on test", "curves": curves})
     return "\n".join(lines), panels

@@ -162,13 +162,18 @@ def test_how_often_a_noisy_demonstration_is_right(experiment, kind):
 # ---- whole experiments, with runs of a second
 
 TINY = {
-    "before_and_after": {"seeds": (0,), "problems": 2, "n": 2, "sft": 1, "steps": 1, "settings": ("thinking", "direct"), "direct": (1, 1, 1e-3)},
+    "before_and_after": {"seeds": (0,), "problems": 2, "n": 2, "settings": ("thinking", "direct"), "thinking": (1, 1, 1e-3),
+                         "direct": (1, 1, 1e-3)},
     "never_solved": {"seeds": (0,), "worlds": {"three": ({"max_number": 9}, 1, 3, 2, 1, 1e-3)}},
-    "echo_chamber": {"seeds": (0,), "worlds": ("three", "twins"), "sizes": ("small",), "sft": 1, "steps": 1, "prompts": 2, "problems": 2, "n": 2},
-    "gap": {"seeds": (0, 1), "task": {"max_number": 9}, "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",), "methods": ("grpo", "ppo", "star")},
-    "memorise": {"seeds": (0,), "sft": 1, "steps": 1, "problems": 2, "n": 2, "few": 2},
-    "noisy_chains": {"seeds": (0,), "rates": (0.0, 0.2), "kinds": ("static", "dynamic"), "sft": 1, "steps": 1, "prompts": 2, "problems": 2, "n": 2},
-    "wrong_answers": {"seeds": (0,), "task": {"numbers": 2, "max_number": 25}, "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",), "methods": ("right alone", "both")},
+    "echo_chamber": {"seeds": (0,), "worlds": ("three", "twins"), "sizes": ("small",), "sft": 1, "steps": 1, "prompts": 2,
+                     "problems": 2, "n": 2},
+    "gap": {"seeds": (0, 1), "task": {"max_number": 9}, "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",),
+            "methods": ("grpo", "ppo", "star")},
+    "memorise": {"seeds": (0,), "thinking": (1, 1, 1e-3), "problems": 2, "n": 2, "few": 2},
+    "noisy_chains": {"seeds": (0,), "rates": (0.0, 0.2), "kinds": ("static", "dynamic"), "sft": 1, "steps": 1,
+                     "prompts": 2, "problems": 2, "n": 2},
+    "wrong_answers": {"seeds": (0,), "task": {"numbers": 2, "max_number": 25}, "sft": 1, "tokens": 20, "problems": 2, "n": 8,
+                      "rates": ("3e-4",), "methods": ("right alone", "both")},
 }
 
 

@@ -76,3 +76,8 @@ def test_with_an_offset_of_one_right_answers_alone_teach():
     assert group_advantages(right + 1, 2, baseline="one").tolist() == [1.0, 0.0]
     assert group_advantages(right, 2, baseline="one").tolist() == [0.0, -1.0]
     assert group_advantages(right, 2, baseline="one", right_weight=1.0).tolist() == [1.0, -1.0]
+
+
+def test_the_example_of_a_band_holds(small):
+    import doctest
+    assert doctest.testmod(small).attempted > 0 and doctest.testmod(small).failed == 0
