@@ -103,9 +103,9 @@ def cell(folder, plan, name, seed):
     run = train(folder, f"{name}-{seed}", "--algo", "sft", *TASKS[name], "--sft-steps", plan["sft"][name], "--seed", seed)
     model, task, _ = checkpoint.load_run(run)
     problems = evaluate.fixed_problems(task, "test", plan["problems"])
-    context = lambda copies: SearchContext(model, task, [p for p in problems for _ in range(copies)],
-                                           generator=torch.Generator().manual_seed(copies))
-    start, good, bad, sums = context(plan["samples"]), [], [], torch.zeros(4)
+    context = lambda copies, seed: SearchContext(model, task, [p for p in problems for _ in range(copies)],
+                                                 generator=torch.Generator().manual_seed(seed))
+    start, good, bad, sums = context(plan["samples"], 0), [], [], torch.zeros(4)
     _, rows = start.candidates(1)
     for begins, scores, false in steps(start, rows):
         good += scores[:false]  # all of them, if the answer is right
@@ -119,10 +119,10 @@ def cell(folder, plan, name, seed):
               "in time by chance": in_time_chance, "problems": len(problems), "vote": [],
               "auc": [auc(torch.tensor([sign[k] * s[k] for s in good + bad]), truth) for k in range(4)]}
     for k in (1, 2, 3, 4, 6, 8):
-        desk = context(1)
+        desk = context(1, k)
         chosen = majority_vote(desk, k)
         result["vote"].append((sum(desk.rule(range(len(chosen)), chosen)) / len(chosen), sum(desk.token_cost) / len(chosen)))
-    return result | {way: again(context(plan["samples"]), rows, way, plan["rounds"], random.Random(1)) for way in WAYS}
+    return result | {way: again(context(plan["samples"], 1), rows, way, plan["rounds"], random.Random(1)) for way in WAYS}
 
 
 def report(folder, plan, get):
