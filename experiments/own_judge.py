@@ -17,8 +17,8 @@ What is measured, on 200 test problems with 16 samples each:
                    accepts and of wrong ones it rejects (0.5 is chance), and the AUC of pi(yes); without a
                    thought, at once; and of its mean score
   best of 8        of 8 of its own answers the one to which it says yes most surely, after a thought
-For orm and prm (verifier.py) the judge is the verifier, and the policy stays what it was. GRPO, GenRM,
-ORM and PRM are told the truth by the rule; the others are not, but for self-play and the proposer
+For the ORM (verifier.py) the judge is the verifier, and the policy stays what it was. GRPO, GenRM and
+ORM are told the truth by the rule; the others are not, but for self-play and the proposer
 (methods/). Results: docs/own_judge.{md,json,png}.
 """
 import random
@@ -28,18 +28,17 @@ from judge_accuracy import warm_of
 
 THOUGHT = ["--opinion", "yes", "--votes", 1]
 SYSTEMS = {  # name: (--algo, flags)
-    "more imitation": ("", []), "GRPO, true rule": ("grpo", []), "ORM": ("orm", []), "PRM": ("prm", []),
+    "more imitation": ("", []), "GRPO, true rule": ("grpo", []), "ORM": ("orm", []),
     "GenRM, at once": ("genrm", []), "GenRM, a thought": ("genrm", ["--votes", 1]),
-    "d-RLAIF, score": ("rlaif", []), "d-RLAIF, yes": ("rlaif", ["--opinion", "yes"]), "d-RLAIF, yes after a thought": ("rlaif", THOUGHT),
+    "d-RLAIF, score": ("rlaif", []), "d-RLAIF, at once": ("rlaif", ["--opinion", "yes"]), "d-RLAIF, a thought": ("rlaif", THOUGHT),
     "AI preferences, soft": ("ai_preferences", []), "AI preferences, clamped": ("ai_preferences", ["--labels", "clamped"]),
-    "self-rewarding, score": ("self_reward", ["--round-steps", 8]),
-    "self-rewarding, yes after a thought": ("self_reward", [*THOUGHT, "--round-steps", 6]),
+    "self-rewarding, score": ("self_reward", ["--round-steps", 5]), "self-rewarding, a thought": ("self_reward", [*THOUGHT, "--round-steps", 4]),
+    "self-rewarding, a thought, NLL": ("self_reward", [*THOUGHT, "--round-steps", 4, "--nll", 1]),
     "critique": ("critique", []), "SCoRe": ("score", []), "proposer": ("propose", []), "self-play": ("self_play", [])}
-DRAWN = ("GRPO, true rule", "GenRM, a thought", "d-RLAIF, score", "d-RLAIF, yes after a thought", "self-rewarding, score",
-         "self-rewarding, yes after a thought")
-FULL = {"seeds": (0, 1, 2), "warm": ("--sft-steps", 1000), "tokens": 250_000, "problems": 200, "systems": tuple(SYSTEMS), "prompts": 32}
+DRAWN = ("GRPO, true rule", "GenRM, a thought", "d-RLAIF, score", "d-RLAIF, a thought", "self-rewarding, a thought, NLL")
+FULL = {"seeds": (0, 1, 2), "warm": ("--sft-steps", 1000), "tokens": 200_000, "problems": 200, "systems": tuple(SYSTEMS), "prompts": 32}
 QUICK = {"seeds": (0,), "warm": ("--numbers", 2, "--sft-steps", 400, "--n-layer", 2, "--n-embd", 64), "tokens": 60_000, "problems": 100,
-         "systems": ("GRPO, true rule", "d-RLAIF, score", "d-RLAIF, yes after a thought"), "prompts": 32}
+         "systems": ("GRPO, true rule", "d-RLAIF, score", "d-RLAIF, a thought"), "prompts": 32}
 
 
 def judged_by(model, task, rollout, verifier=None, kind=None):
@@ -87,11 +86,11 @@ def cell(folder, plan, name, seed):
         steps = round(plan["tokens"] / (64 * float(mask.sum()) / 1000))  # as many tokens imitated as the others sample
         sft.warm_start(model, task, sft.SFTConfig(sft_steps=steps), f"{seed} more")
     elif algo:
-        run = train(folder, f"{algo}-{list(SYSTEMS).index(name)}-{seed}", "--algo", algo, "--init", start, "--dialogue", 0.6, "--seed", seed,
+        run = train(folder, f"{'-'.join(name.replace(',', '').split())}-{seed}", "--algo", algo, "--init", start, "--dialogue", 0.6, "--seed", seed,
                     "--prompts", plan["prompts"], "--steps", 10**6, "--token-budget", plan["tokens"], *plan["warm"], *flags)
         model, lines = checkpoint.load_run(run)[0], metrics(run)
         result = {key: [line.get(key) for line in lines] for key in ("tokens", "accuracy", "auc", "judge_accuracy", "position_bias")}
-        if algo in ("orm", "prm"):
+        if algo == "orm":
             judge = checkpoint.load_verifier(run), algo
     own = warm if name == "warm" else answered(model, task, plan)
     right = own.right(task).view(-1, 16).sum(1).tolist()
