@@ -15,7 +15,8 @@ several epochs. Temperature is 1, and the problems are always new ones of the tr
 
 The arms, each with N completions a generation:
   own               samples of the last generation
-  own, 10 % real    a tenth of them replaced by demonstrations; these are always the same ones
+  own, 10 % real    a tenth of them are demonstrations in their place, drawn anew for each generation, as in the paper
+  own, 10 % kept    the same, but always the same demonstrations
   own, right        samples that the rule accepts (it is asked until there are N)
   real              fresh demonstrations of the teacher: does the training itself do harm?
 
@@ -28,7 +29,9 @@ import random
 
 from cells import main, spread, train
 
-ARMS = {"own": (False, 0.0), "own, 10 % real": (False, 0.1), "own, right": (True, 0.0), "real": (False, 1.0)}
+ARMS = {  # samples are verified; share of real demonstrations; these are kept
+    "own": (False, 0.0, False), "own, 10 % real": (False, 0.1, False), "own, 10 % kept": (False, 0.1, True), "own, right": (True, 0.0, False),
+    "real": (False, 1.0, False)}
 TINY = ["--numbers", 2, "--max-number", 30, "--n-layer", 2, "--n-embd", 64]
 FULL = {"seeds": (0, 1, 2), "arms": tuple(ARMS), "generations": 10, "N": 256, "epochs": 5, "sft": 400, "problems": 200}
 QUICK = {"seeds": (0,), "arms": ("own", "own, right", "real"), "generations": 5, "N": 128, "epochs": 5, "sft": 300, "problems": 60}
@@ -92,7 +95,7 @@ def cell(folder, plan, arm, seed):
     warm = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed, *TINY, "--sft-steps", plan["sft"])
     if arm == "warm":
         return {"made": str(warm)}
-    (verified, real), (model, task, _), N = ARMS[arm], checkpoint.load_run(warm), plan["N"]
+    (verified, real, keep), (model, task, _), N = ARMS[arm], checkpoint.load_run(warm), plan["N"]
     rng, generator = random.Random(f"{arm} {seed}"), torch.Generator().manual_seed(int(seed))
     encode, problems = task.tokenizer.encode, evaluate.fixed_problems(task, "test", plan["problems"])
 
@@ -100,9 +103,10 @@ def cell(folder, plan, arm, seed):
         drawn = [task.sample_problem(rng, "train") for _ in range(count)]
         return [(encode(p.prompt) + encode(task.demonstration(p, rng)) + [task.tokenizer.eos], len(encode(p.prompt))) for p in drawn]
 
-    kept, found = demonstrations(int(N * real)), [measure(model, task, problems)]
+    count, found = int(N * real), [measure(model, task, problems)]
+    kept = demonstrations(count)
     for _ in range(plan["generations"]):
-        rows = demonstrations(N) if real == 1 else kept + own_samples(model, task, N - len(kept), verified, rng, generator)
+        rows = (kept if keep else demonstrations(count)) + own_samples(model, task, N - count, verified, rng, generator)
         imitate(model, rows, plan["epochs"], rng, task.tokenizer.pad)
         found.append(measure(model, task, problems))
     return {name: [each[name] for each in found] for name in MEASURES}
