@@ -133,7 +133,7 @@ def report(folder, plan, get):
             curves.setdefault(title.format(plan["samples"]), []).append((sum(tokens) / len(tokens), sum(test) / len(test)))
     if plan["larger"]:
         lines += larger(found, get([("large", seed) for seed in seeds]), seeds)
-    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} problems of val, as many of test.")
+    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} problems of val, as many of test; [claims](claims.md).")
     return "\n".join(lines), [{"title": "chosen on val, applied to test, means over seeds", "x": "tokens sampled for a problem", "log": 2,
                                "y": "share of right answers", "curves": {name: tuple(zip(*points)) for name, points in curves.items()}}]
 

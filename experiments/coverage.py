@@ -147,7 +147,7 @@ def report(folder, plan, get):
               for name, title in NAMES.items()]
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} test problems, {plan['n']} samples "
                  f"each, foreseen from the first {plan['first']} of them; GRPO: {plan['steps']} steps. Random search: its c is exact, and what "
-                 "is foreseen comes from one draw of samples a seed.")
+                 "is foreseen comes from one draw of samples a seed. [What it means](claims.md#the-law-of-coverage).")
     panels = [{"title": f"{title}, seed {seeds[0]}", "x": "k: samples per problem", "y": "coverage c(k)", "log": 2,
                "curves": found[name, seeds[0]][1]} for name, title in NAMES.items()]
     slope = {title: slopes(*found[name, seeds[0]][1]["measured"]) for name, title in NAMES.items()}

@@ -134,7 +134,7 @@ def report(folder, plan, get):
         lines.append("")
     lines.append(f"Seeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} test problems. MCTS, B: a budget of B "
                  "tokens; behind \"at\" the tokens that were sampled for a problem, those of given-up branches included. Learned: --algo "
-                 f"prm, {plan['prm']} steps.")
+                 f"prm, {plan['prm']} steps. [What it means](claims.md#mctss-judge).")
     return "\n".join(lines), panels
 
 
