@@ -9,15 +9,14 @@ best-of-n's tokens. At equal operations a small model that searches beats one 14
 The recipe, per seed:
   1. difficulty: a mean over samples of a problem, of what the rule says (who knows the answers) or the judge (who does not), or drawn by
      lot (bins that say nothing); five bins of equally many val problems, with the same bounds on test;
-  2. every method at every budget on all problems of val and test; the judge, a PRM, guides and chooses;
+  2. every method at every budget, on val and test. The judge of whole solutions is their own mark, found or failed (free, and nearly
+     always true), the judge of half-written ones a PRM (--algo prm);
   3. on val: the best single (method, budget) under so many tokens, and one for each bin that costs no more than that in the mean:
      max sum_b right_b(s_b)   with   sum_b tokens_b(s_b) <= tokens(single)
   4. what was chosen is read off on test. Samples for the difficulty are not counted, as in the paper: they would cost more than the search.
-The larger model is twice as wide, after as many demonstrations. Operations: 2 x parameters x tokens written, twice that for a search,
-whose judge reads them; training and prompts aside.
-
-The setting: countdown with four numbers up to 6, one or two attempts a demonstration, a model of 0.1 million parameters after its
-warm start, and a PRM made from it (--algo prm). Results: docs/compute_optimal.{md,json,png}.
+The larger model is twice as wide, after as many demonstrations. Operations: 2 x parameters x tokens written, twice that for the small
+one, whose PRM reads them; training and prompts aside. Countdown with four numbers up to 6, one or two attempts a demonstration, a model
+of 0.1 million parameters after its warm start. Results: docs/compute_optimal.{md,json,png}.
 """
 import bisect
 import itertools
@@ -39,7 +38,7 @@ def cell(folder, plan, what, seed):
     """"prm": a run. "large": the larger model's answers. "val", "test": difficulties, and each method's answers and tokens."""
     import checkpoint, evaluate
     import torch
-    from plumbing import search_command
+    import search
     from search_context import SearchContext
     home = folder.parent / "four-numbers"  # shared with mcts_noise.py
     warm, prm = train(home, f"warm-{seed}", "--algo", "sft", *SMALL, "--seed", seed), home / f"prm-{plan['prm']}-{seed}"
@@ -61,14 +60,19 @@ def cell(folder, plan, what, seed):
     verifier = checkpoint.load_verifier(prm)
     new = lambda: SearchContext(model, task, problems, generator=torch.Generator().manual_seed(0), verifier=verifier)
     context, n, lot = new(), plan["samples"], random.Random(f"{what} {seed}")
+    found = lambda index, rows: [float(context.ended(i, row) and task.own_verdict(context.text(i, row))) for i, row in zip(index, rows)]
     index, rows = context.candidates(n)
-    right, scores = context.rule(index, rows), context.verifier_score(index, rows)
+    right, scores = context.rule(index, rows), found(index, rows)
     means = lambda values, m: [sum(values[i:i + m]) / m for i in range(0, len(values), n)]
     result["difficulty"] = {"rule": means(right, n), "judge": means(scores, n), "few": means(scores, FEW), "lot": [lot.random() for _ in problems]}
     typical = sum(context.token_cost) / len(rows)
     for method, budget in [("greedy", 0), *itertools.product(plan["methods"], plan["budgets"])]:
-        context = new()
-        rows, _ = search_command.run_method(context, method, budget, search_command.SearchConfig(score="verifier", value="verifier"), typical)
+        context, n = new(), max(1, round(budget / typical))
+        rows = {"greedy": lambda: search.greedy(context), "majority_vote": lambda: search.majority_vote(context, n),
+                "best_of_n": lambda: search.best_of_n(context, n, found),
+                "beam_search": lambda: search.beam_search(context, n, context.verifier_score, found),
+                "rebase": lambda: search.beam_search(context, n, context.verifier_score, found, search.rebase_allocation),
+                "mcts": lambda: search.tree_search(context, budget, context.verifier_score, found)[0]}[method]()
         keep(f"{method} {budget}", [context.right(i, row) for i, row in enumerate(rows)], context.token_cost)
     return result
 
@@ -129,21 +133,19 @@ def report(folder, plan, get):
             curves.setdefault(title.format(plan["samples"]), []).append((sum(tokens) / len(tokens), sum(test) / len(test)))
     if plan["larger"]:
         lines += larger(found, get([("large", seed) for seed in seeds]), seeds)
-    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} problems of val to choose on, as "
-                 "many of test.")
+    lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} problems of val, as many of test; [claims](claims.md).")
     return "\n".join(lines), [{"title": "chosen on val, applied to test, means over seeds", "x": "tokens sampled for a problem", "log": 2,
                                "y": "share of right answers", "curves": {name: tuple(zip(*points)) for name, points in curves.items()}}]
 
 
 def larger(found, large, seeds):
     """The lines of the table of the larger model, bin by bin."""
-    table, ratios = {}, []
+    table, ratios = {}, [large["large", seed]["parameters"] / found["val", seed]["parameters"] for seed in seeds]
     for seed in seeds:
         val, test, big = found["val", seed], found["test", seed], large["large", seed]
-        ratios.append(big["parameters"] / val["parameters"])
         _, bins = bins_of(val, test, "rule")
         tokens = list(map(int, big["runs"]["greedy"]["tokens"].split()))
-        chosen = choose(val, test, "rule", ratios[-1] * sum(tokens) / len(tokens) / 2)  # the other half of the operations are the judge's
+        chosen = choose(val, test, "rule", ratios[0] * sum(tokens) / len(tokens) / 2)  # the other half of the operations are the judge's
         answers = {f"larger, {name}": run["right"] for name, run in big["runs"].items()} | {
             f"small, {way}": [test["runs"][chosen[way][0][b]]["right"][i] for i, b in enumerate(bins)] for way in ("single", "bins")}
         for name, right in answers.items():

@@ -72,8 +72,7 @@ def coverage(right, n, ks):
 def power_law(ks, c):
     """Least squares for log(-log c) = log(-a) - b log k, where 0 < c < 1 -> a, b.
 
-    >>> ks = [1, 2, 4]
-    >>> [round(x, 6) for x in power_law(ks, [math.exp(-2 * k ** -0.5) for k in ks])]
+    >>> [round(x, 6) for x in power_law([1, 4], [math.exp(-2), math.exp(-1)])]
     [-2.0, 0.5]
     """
     points = [(math.log(k), math.log(-math.log(y))) for k, y in zip(ks, c) if 0 < y < 1]
@@ -121,14 +120,15 @@ def measure(result, plan):
     c = [exact_coverage(result["p"], k) for k in ks] if "p" in result else coverage(result["right"], n, ks)
     early = [k for k in ks if k <= m]
     (a, b), (all_a, all_b) = power_law(early, coverage(result["first"], m, early)), power_law(ks, c)
-    alpha, beta = beta_fit(result["first"], m)
+    (alpha, beta), all_beta = beta_fit(result["first"], m), beta_fit(result["right"], n)
+    error = lambda curve: max(abs(curve(k) - y) for k, y in zip(ks, c))
     curves = {"measured": (ks, c), "the law": (ks, [math.exp(a * k ** -b) for k in ks]),
               "Beta": (ks, [beta_coverage(alpha, beta, k) for k in ks])}
     return {"c(1)": c[0], f"c({m})": c[ks.index(m)], f"**c({n})**": c[-1], f"the law foresees c({n})": curves["the law"][1][-1],
             "Beta foresees": curves["Beta"][1][-1], "the shares foresee": exact_coverage([r / m for r in result["first"]], n),
-            "b of the law": b, "alpha of Beta": alpha, f"b, fitted up to k = {n}": all_b,
-            "its largest error": max(abs(math.exp(all_a * k ** -all_b) - y) for k, y in zip(ks, c)),
-            f"never right in {n}": result["right"].count(0) / len(result["right"])}, curves
+            "b of the law": b, "alpha of Beta": alpha,
+            f"largest error up to k = {n}: the law, fitted to all": error(lambda k: math.exp(all_a * k ** -all_b)),
+            "Beta, fitted to all": error(lambda k: beta_coverage(*all_beta, k)), f"never right in {n}": result["right"].count(0) / len(result["right"])}, curves
 
 
 def slopes(ks, c):
@@ -147,7 +147,7 @@ def report(folder, plan, get):
               for name, title in NAMES.items()]
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} test problems, {plan['n']} samples "
                  f"each, foreseen from the first {plan['first']} of them; GRPO: {plan['steps']} steps. Random search: its c is exact, and what "
-                 "is foreseen comes from one draw of samples a seed.")
+                 "is foreseen comes from one draw of samples a seed. [What it means](claims.md#the-law-of-coverage).")
     panels = [{"title": f"{title}, seed {seeds[0]}", "x": "k: samples per problem", "y": "coverage c(k)", "log": 2,
                "curves": found[name, seeds[0]][1]} for name, title in NAMES.items()]
     slope = {title: slopes(*found[name, seeds[0]][1]["measured"]) for name, title in NAMES.items()}

@@ -86,7 +86,7 @@ def report(folder, plan, get):
                     point = (sum(cost) / len(cost), sum(accuracy) / len(accuracy), min(accuracy), max(accuracy))
                     curves[way].setdefault(size, []).append(point)
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} test problems, {plan['samples']} "
-                 "samples each. Legal: of all attempts of an answer.")
+                 "samples each. Legal: of all attempts of an answer. Back to [claims](claims.md).")
     return "\n".join(lines), [{"title": f"forced to think; {way}", "x": "million operations of an answer", "y": "share of right answers", "log": 2,
                                "curves": {size: tuple(zip(*points)) for size, points in each.items()}} for way, each in curves.items()]
 

@@ -12,8 +12,8 @@ reach the target (`task.still_possible`, exact), of a whole one what the rule sa
 
     judge(row) = 1 - truth(row)   with probability f      a coin that is thrown once for each row: asked again, it says the same
 
-and f = 0, 0.1, ... 0.5; at f = 0.5 the judge knows nothing. A learned judge (--algo prm) takes part beside them: its mistakes are
-counted on the steps that the policy writes.
+and f = 0, 0.1, ... 0.5; at f = 0.5 the judge knows nothing. A learned judge (--algo prm) takes part beside them. How well each of them
+tells good steps from bad ones is measured on what the policy writes (AUC; 1 - f for the coins).
   judge chooses   the judge guides the search, and picks among the solutions that were found; the same judge picks in best-of-n
   rule chooses    the judge only guides; the rule picks, and MCTS ends when it accepts something. Best-of-n does not need a judge then
 
@@ -42,14 +42,15 @@ def noisy(context, f, seed):
     return judge
 
 
-def mistakes(context, judge, problem_index, rows):
-    """How often a judge is wrong about half-written solutions, counting it as a yes above 1/2: at the ends of the steps in `rows`."""
+def auc_of_steps(context, judge, problem_index, rows):
+    """How well a judge tells half-written solutions that can still succeed from others: at the ends of the steps in `rows`. 1 - f for a coin."""
+    import torch
+    from verifier import auc
     index, begun = [], []
     for i, row in zip(problem_index, rows):
         for end in context.step_positions(i, row)[:-1]:
             index.append(i), begun.append(row[:end + 1])
-    truth, said = noisy(context, 0.0, 0)(index, begun), judge(index, begun)
-    return sum((s > 0.5) != t for s, t in zip(said, truth)) / len(truth)
+    return auc(torch.tensor(judge(index, begun)), torch.tensor(noisy(context, 0.0, 0)(index, begun)) > 0.5)
 
 
 def cell(folder, plan, what, seed):
@@ -75,7 +76,7 @@ def cell(folder, plan, what, seed):
     context, judge = new()
     many = 2 * max(plan["budgets"]) // 45 + 2                       # about 45 tokens a solution: enough for twice the largest budget
     index, rows = context.candidates(many)
-    result = {"mistakes": mistakes(context, judge, index, rows), "best of n": [], "mcts": []}
+    result = {"auc": auc_of_steps(context, judge, index, rows), "best of n": [], "mcts": []}
     for n in range(1, many + 1):
         first = [k for k in range(len(rows)) if k % many < n]
         some = [index[k] for k in first], [rows[k] for k in first]
@@ -112,7 +113,7 @@ def report(folder, plan, get):
     found = get([(judge, seed) for judge in judges for seed in seeds])
     lines, panels = [], []
     for column, chooser in ((1, "judge"), (2, "rule")):
-        lines += [f"| the {chooser} chooses | mistakes | " + " | ".join(f"MCTS, {b} | best of n, as many tokens | difference"
+        lines += [f"| the {chooser} chooses | AUC of the judge, steps | " + " | ".join(f"MCTS, {b} | best of n, as many tokens | difference"
                                                                        for b in plan["budgets"]) + " |",
                   "|" + "---|" * (2 + 3 * len(plan["budgets"]))]
         curves = {}
@@ -127,13 +128,13 @@ def report(folder, plan, get):
                     if judge != "learned":
                         curves.setdefault(name, []).append((float(judge), sum(values) / len(values), min(values), max(values)))
             name = "learned" if judge == "learned" else f"f = {judge}"
-            lines.append(f"| {name} | {spread(run['mistakes'] for run in runs)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {spread(run['auc'] for run in runs)} | " + " | ".join(cells) + " |")
         panels.append({"title": f"the {chooser} chooses", "x": "f: how often the judge is wrong", "y": "share of right answers",
                        "curves": {name: tuple(zip(*points)) for name, points in curves.items()}})
         lines.append("")
     lines.append(f"Seeds {', '.join(map(str, seeds))}, lowest to highest in brackets; {plan['problems']} test problems. MCTS, B: a budget of B "
                  "tokens; behind \"at\" the tokens that were sampled for a problem, those of given-up branches included. Learned: --algo "
-                 f"prm, {plan['prm']} steps.")
+                 f"prm, {plan['prm']} steps. [What it means](claims.md#mctss-judge).")
     return "\n".join(lines), panels
 
 

@@ -44,13 +44,15 @@ def test_a_judge_makes_as_many_mistakes_as_it_is_told_and_the_same_ones_again(mo
     assert wrong == pytest.approx(f, abs=5 * (f * (1 - f) / n) ** 0.5)
 
 
-def test_mistakes_are_counted_at_the_ends_of_steps(module):
-    """Three steps, of which "4 * 3 = 12" and "12 * 2 = 24" are good and the last one, 24 - 1, is not: who always says yes errs once."""
+def test_a_judge_is_measured_at_the_ends_of_steps(module):
+    """"4 * 3 = 12" and "12 * 2 = 24" are good and the last step, 24 - 1, is not. Who prefers the longest is always wrong, who likes all the
+    same knows nothing, and the truth turned round orders them the wrong way."""
     context = context_of()
     row = rows_of(context, "<think>4 * 3 = 12, 12 * 2 = 24, 24 - 1 = 23, failed\n</think><answer>1</answer>", ended=True)
-    yes = lambda problem_index, rows: [0.9] * len(rows)
-    assert module.mistakes(context, yes, [0], row) == pytest.approx(1 / 3)
-    assert module.mistakes(context, module.noisy(context, 1.0, seed()), [0], row) == 1.0
+    measure = lambda judge: module.auc_of_steps(context, judge, [0], row)
+    assert measure(lambda problem_index, rows: list(map(float, map(len, rows)))) == 0.0
+    assert measure(lambda problem_index, rows: [0.9] * len(rows)) == 0.5
+    assert [measure(module.noisy(context, f, seed())) for f in (0.0, 1.0)] == [1.0, 0.0]
 
 
 def test_a_curve_is_read_at_any_number_of_tokens(module):
