@@ -13,7 +13,8 @@ The setting: countdown, 0.1 million parameters. Student: the warm start. Teacher
 its samples; each row takes as many of them and trains as many optimizer steps, from the same warm start:
   any               whatever the teacher wrote                      rule        what the rule accepts
   rule, PRM         of these, the highest mean over steps of a PRM (verifier.py, on the teacher's samples)
-  rule, short       of these, the shortest                          rule, order  as rule; what the teacher solves often comes first
+  rule, short       of these, the shortest                          ... of each  the shortest of each problem, the second shortest, ...
+  rule, order       as rule; problems that the teacher solves often come first
   all three         by PRM and length, a third left out by each; in that order
   all, then own     all three for half of the examples, then the student's own right samples for the other half
   demonstrations    the warm start's own, for as many examples: what more training alone gives
@@ -24,8 +25,8 @@ import random
 from cells import main, spread, train
 
 SMALL = ["--n-layer", "2", "--n-embd", "64"]
-ROWS = ("demonstrations", "any", "rule", "rule, PRM", "rule, short", "rule, order", "all three", "all, then own")
-FULL = {"seeds": (0, 1, 2), "teacher": 40, "prm": 30, "pool": 768, "examples": 1024, "epochs": 2, "problems": 300, "samples": 8}
+ROWS = ("demonstrations", "any", "rule", "rule, PRM", "rule, short", "rule, short of each", "rule, order", "all three", "all, then own")
+FULL = {"seeds": (0, 1, 2), "teacher": 40, "prm": 20, "pool": 768, "examples": 1024, "epochs": 2, "problems": 300, "samples": 8}
 QUICK = {"seeds": (0,), "teacher": 10, "prm": 4, "pool": 96, "examples": 96, "epochs": 2, "problems": 50, "samples": 8}
 GROUP, BATCH, LR = 8, 32, 1e-3
 
@@ -39,12 +40,13 @@ def draw(model, task, count, rng, generator):
 
 
 def examples(rollout, task):
-    """-> list of dicts, one a sample: ids (prompt and completion), start, right, length, and how easy its problem is: the share of right
-    samples."""
+    """-> list of dicts, one a sample: ids (prompt and completion), start, right, length, problem, and how easy that is: the share of
+    right samples."""
     right = rollout.right(task).float()
     easy = right.view(-1, GROUP).mean(1).repeat_interleave(GROUP).tolist()
     each = zip(rollout.tokens.tolist(), rollout.prompt_lengths.tolist(), rollout.lengths.tolist(), right.tolist(), easy)
-    return [{"ids": ids[:n], "start": start, "right": bool(r), "length": n - start, "easy": e} for ids, start, n, r, e in each]
+    return [{"ids": ids[:n], "start": start, "right": bool(r), "length": n - start, "problem": k // GROUP, "easy": e}
+            for k, (ids, start, n, r, e) in enumerate(each)]
 
 
 def choose(pool, row, count, rng):
@@ -58,8 +60,11 @@ def choose(pool, row, count, rng):
     by_prm, by_length = (lambda e: -e["prm"]), (lambda e: e["length"])
     if row == "all three":  # each filter leaves out as many
         pool = sorted(pool, key=by_prm)[:(len(pool) + count) // 2]
-    if row in ("rule, PRM", "rule, short", "all three"):
+    if row in ("rule, PRM", "rule, short", "rule, short of each", "all three"):
         pool = sorted(pool, key=by_prm if row == "rule, PRM" else by_length)
+    if row == "rule, short of each":
+        place = [[e["problem"] for e in pool[:i]].count(e["problem"]) for i, e in enumerate(pool)]  # among those of its problem
+        pool = [e for _, e in sorted(zip(place, pool), key=lambda pair: pair[0])]
     pool = pool[:count]
     return sorted(pool, key=lambda e: -e["easy"]) if row in ("rule, order", "all three") else rng.sample(pool, len(pool))
 

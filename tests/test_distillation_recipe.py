@@ -20,7 +20,7 @@ def recipe(monkeypatch):
 
 def pool():
     """40 samples: every other one is right, long ones please the PRM, and its problem is the easier the later it comes."""
-    return [{"name": k, "right": k % 2 == 0, "length": k, "prm": k / 40, "easy": k // 8 / 5} for k in range(40)]
+    return [{"name": k, "right": k % 2 == 0, "length": k, "prm": k / 40, "problem": k // 8, "easy": k // 8 / 5} for k in range(40)]
 
 
 def names(recipe, row, count=6, n=0):
@@ -36,6 +36,8 @@ def test_only_one_row_shows_wrong_answers(recipe):
 def test_each_filter_keeps_its_end_and_mixes_it(recipe):
     assert sorted(names(recipe, "rule, short")) == [0, 2, 4, 6, 8, 10]
     assert sorted(names(recipe, "rule, PRM")) == [28, 30, 32, 34, 36, 38]
+    assert sorted(names(recipe, "rule, short of each", 5)) == [0, 8, 16, 24, 32]  # one of each problem
+    assert set(names(recipe, "rule, short of each", 7)) > {0, 8, 16, 24, 32}
     assert len({tuple(names(recipe, "rule, short", n=n)) for n in range(5)}) > 1
 
 
@@ -94,5 +96,5 @@ def test_a_cell_and_its_report(recipe, tmp_path, monkeypatch):
         seen.append(len(rows) * epochs), imitate(model, task, rows, epochs, optimizer)))
     plan = {"seeds": (0,), "teacher": 1, "prm": 1, "pool": 32, "examples": 4, "epochs": 2, "problems": 3, "samples": 8}
     text, [panel] = recipe.report(tmp_path, plan, lambda cells: {words: recipe.cell(tmp_path, plan, *map(str, words)) for words in cells})
-    assert seen == [8] * 7 + [4, 4] and len(text.splitlines()) == 2 + 2 + len(recipe.ROWS) + 2
-    assert "| rule | " in text and len(panel["curves"]["seed 0"][0]) == 10
+    assert seen == [8] * 8 + [4, 4] and len(text.splitlines()) == 2 + 2 + len(recipe.ROWS) + 2
+    assert "| rule | " in text and len(panel["curves"]["seed 0"][0]) == 11
