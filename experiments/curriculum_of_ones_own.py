@@ -8,10 +8,12 @@ sometimes solves and sometimes does not, needs no problems from outside; its cur
 
 The arms, methods/propose.py unless it says otherwise, all at the same number of sampled tokens, proposals included:
   grpo              the task's own distribution (grpo.py)
-  zero              the proposer earns 1 - s, 0 where nobody succeeds, less a penalty for repetition
-  zero, repeating   the same without the penalty
-  half              min(s, 1 - s), with the penalty
+  zero              the proposer earns 1 - s, 0 where nobody succeeds, less R-Zero's fine for repetition: n of P equal ones, n / P
+  zero, repeating   the same without the fine
+  half              min(s, 1 - s), with the fine
   fixed             the proposer stays as imitation left it: what do proposals bring that are not trained?
+  zero, 10 fines    ten times the fine: seven equal ones of 64 earn nothing
+  half, 10 fines
 
 Measured over the run: the share of valid proposals, of distinct ones, the success of the solver on them, and luck: how often one
 random legal attempt solves a valid proposal (the lower, the harder). At the end 512 proposals, and the task's own test problems.
@@ -23,7 +25,9 @@ from collections import Counter
 from cells import main, metrics, spread, train
 
 ARMS = {"grpo": ["--algo", "grpo"], "zero": ["--algo", "propose"], "zero, repeating": ["--algo", "propose", "--repetition", 0],
-        "half": ["--algo", "propose", "--proposer-reward", "half"], "fixed": ["--algo", "propose", "--proposer-weight", 0]}
+        "half": ["--algo", "propose", "--proposer-reward", "half"], "fixed": ["--algo", "propose", "--proposer-weight", 0],
+        "zero, 10 fines": ["--algo", "propose", "--repetition", 10],
+        "half, 10 fines": ["--algo", "propose", "--proposer-reward", "half", "--repetition", 10]}
 SMALL = ["--numbers", 2, "--max-number", 30, "--n-layer", 2, "--n-embd", 64, "--dialogue", 0.6]
 FULL = {"seeds": (0, 1, 2), "arms": tuple(ARMS), "tokens": 600_000, "sft": 800, "problems": 200, "proposals": 512}
 QUICK = {"seeds": (0,), "arms": ("grpo", "zero", "fixed"), "tokens": 100_000, "sft": 400, "problems": 60, "proposals": 128}
