@@ -63,6 +63,7 @@ def cell(folder, plan, name, seed):
     right = [sample.collect(model, task, [problem], config, generator).right(task) for problem in problems]
     return {"right": [int(r.sum()) for r in right], "first": [int(r[:plan["first"]].sum()) for r in right]}
 
+
 def coverage(right, n, ks):
     """The unbiased estimate of c(k), the mean of pass@k over the problems -> list."""
     from evaluate import pass_at_k
