@@ -139,8 +139,7 @@ def slopes(ks, c):
 
 
 def report(folder, plan, get):
-    seeds = plan["seeds"]
-    get([("warm", seed) for seed in seeds])
+    get([("warm", seed) for seed in (seeds := plan["seeds"])])
     found = {words: measure(result, plan) for words, result in get([(name, seed) for name in NAMES for seed in seeds]).items()}
     columns = list(found["warm", seeds[0]][0])
     lines = ["| policy | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
