@@ -152,7 +152,7 @@ def report(folder, plan, get):
         for name in results[0]["players"])]
     curves = {f"{name}, seed {seed}": [*zip(*((look[0], look[k]) for look in r["curve"]))]
               for seed, r in zip(plan["seeds"], results) for k, name in ((1, "value, one ply"), (2, "MCTS, both"))}
-    return "\n".join([*lines, "\n[What it means](claims.md#a-ladder-for-a-game)."]), [{"title": "right moves", "x": "steps of self-play", "y": "share", "curves": curves}]
+    return "\n".join([*lines, "\n[What it means](claims.md)."]), [{"title": "right moves", "x": "steps of self-play", "y": "share", "curves": curves}]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How noisy is a policy gradient? The same policy, the same samples, other baselines.
 
-    python experiments/gradient_variance.py            about 15 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/gradient_variance.py            about 20 minutes of one core; goes on cell by cell where it was stopped
     python experiments/gradient_variance.py --quick    2 minutes, its warm start included
 
 The claim: a baseline takes noise away and leaves the mean where it is; the better it knows what is to
@@ -145,7 +145,7 @@ def report(folder, plan, get):
         panels.append({"title": policy, "x": "estimator, in the order of the table", "y": "variance, no baseline = 1", "curves": {
             f"seed {seed}": (places, [relative(found[policy, seed][name]["variance"], found[policy, seed]["no baseline"]["variance"])
                                       for name in names]) for seed in seeds}})
-    return "\n".join(lines) + "\nAll but the noise: 1 is that of no baseline, on the same samples. [What it means](claims.md#the-noise-of-a-gradient).", panels
+    return "\n".join(lines) + "\nAll but the noise: 1 is that of no baseline, on the same samples. [What it means](claims.md#baselines-and-their-noise).", panels
 
 
 if __name__ == "__main__":

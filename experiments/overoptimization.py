@@ -112,7 +112,7 @@ def report(folder, plan, get):
             panels.append({"title": f"{kind}: {title}", "x": "d = sqrt(KL), KL in nats per completion", "y": "mean",
                            "curves": {label: (smooth(curve["d"]), smooth(curve[name])) if label[:2] == "RL" else (curve["d"], curve[name])
                                       for label, curve in both.items()}})
-    return "\n".join([*lines, "\n[What it means](claims.md#a-reward-that-is-learned)."]), panels
+    return "\n".join([*lines, "\n[What it means](claims.md)."]), panels
 
 
 if __name__ == "__main__":
