@@ -1,7 +1,8 @@
 """What was there before reinforcement learning, and what does it do to a problem? Two claims.
 
     python experiments/before_and_after.py            about 5 minutes on one core; goes on cell by cell where it was stopped
-    python experiments/before_and_after.py --quick    3 minutes, its warm starts included: one seed, without the direct answers
+    python experiments/before_and_after.py --direct   a minute or two more: c also for answers without thinking
+    python experiments/before_and_after.py --quick    3 minutes, its warm start included: one seed
 
 Claim b (arXiv:2503.20783, arXiv:2503.01307): a new attempt after a failed one, the check of one's own
 result, going back: these are there before reinforcement learning, which makes more of some of them.
@@ -18,11 +19,16 @@ more steps of GRPO fit into a minute. Results: docs/before_and_after.{md,json,pn
 """
 from cells import main, spread
 
-FULL = {"seeds": (0, 1, 2), "problems": 100, "n": 64, "settings": ("thinking", "direct"),
+FULL = {"seeds": (0, 1, 2), "problems": 100, "n": 64, "settings": ("thinking",),
         "thinking": (450, 30, 3e-4), "direct": (300, 60, 1e-3)}  # steps of imitation, steps of GRPO, its rate
-QUICK = FULL | {"seeds": (0,), "problems": 40, "n": 32, "settings": ("thinking",), "thinking": (450, 15, 3e-4)}
+QUICK = FULL | {"seeds": (0,), "problems": 40, "n": 32, "thinking": (450, 15, 3e-4)}
 HABITS = {"attempts": "attempts", "marks": "correct marks", "again": "a failed attempt is followed by another one",
           "back": "which keeps its first step", "same": "which is the same", "rescued": "right answers after a failed attempt"}
+
+
+def direct(plan):
+    """c also for answers without thinking"""
+    return plan | {"settings": ("thinking", "direct")}
 
 
 def habits(task, problem, text):
@@ -109,4 +115,4 @@ def report(folder, plan, get):
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK)
+    main(__file__, __doc__, cell, report, FULL, QUICK, direct=direct)

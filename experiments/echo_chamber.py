@@ -133,7 +133,7 @@ def report(folder, plan, get):
     lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} problems, "
                  f"{plan['n']} samples each: of the training split, on which the policy gradient acts, and for pass@1 of the test "
                  f"split. In the world of three the format that was most often right before won in {best_won} of {cases} runs. "
-                 "[What it means](claims.md#echo-chamber).")
+                 "[What it means](claims.md).")
     return "\n".join(lines), panels
 
 

@@ -103,7 +103,7 @@ def report(folder, plan, get):
                   f"| highest less lowest seed of a method | {spread(apart)} |"]
     lines.append(f"\n{plan['problems']} test problems, {n} samples each, {plan['tokens']:,} sampled tokens a run; mean over the "
                  f"seeds {', '.join(map(str, seeds))} (lowest to highest). An exhaustive solver reaches 1. "
-                 "[What it means](claims.md#the-gap).")
+                 "[What it means](claims.md).")
     order = sorted(means, key=means.get)
     places = list(range(1, len(order) + 1))
     curves = {f"seed {seed}": (places, [table[name][i] for name in order]) for i, seed in enumerate(seeds)}

@@ -112,7 +112,7 @@ def report(folder, plan, get):
     lines.append(f"\n{count} test problems, {plan['n']} samples each; seeds {', '.join(map(str, seeds))}, mean (lowest to "
                  "highest). Transfer: gain on the new problems for one of gain on the trained ones; – where some seed gained "
                  "less than 0.02 there. "
-                 "[What it means](claims.md#memorise).")
+                 "[What it means](claims.md).")
     curves = {title: small.band([0, 1, 2], [[found[arm, seed][name]["pass@1"] for seed in seeds] for name in ASKED])
               for arm, title in ARMS.items()}
     return "\n".join(lines), [{"title": "pass@1; bands: lowest to highest seed", "x": "0: trained, 1: new numbers, 2: four numbers",

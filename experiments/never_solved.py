@@ -88,7 +88,7 @@ def report(folder, plan, get):
                        "y": "share of the zeros", "curves": curves})
     lines.append(f"\nSeeds {', '.join(map(str, seeds))}: all zeros together, and by seed the mean (lowest to highest). Last "
                  "column: the warm start on all problems asked; the others over the last ten steps of GRPO. "
-                 "[What it means](claims.md#never-solved).")
+                 "[What it means](claims.md#never-right-before).")
     return "\n".join(lines), panels
 
 

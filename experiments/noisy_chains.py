@@ -107,7 +107,7 @@ def report(folder, plan, get):
         lines.append(f"| {kind if q else 'none'} | {q:g} | {right:.3f} | {' | '.join(cells)} |")
     lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, mean (lowest to highest); {plan['problems']} test problems, "
                  f"{plan['n']} samples each. A step is judged from the one before it, so in a static chain the step after a false "
-                 "one counts as false too. [What it means](claims.md#noisy-chains).")
+                 "one counts as false too. [What it means](claims.md).")
     panels = []
     for when, title in (("before", "imitation"), ("after", "after GRPO")):
         curves = {}
