@@ -3,7 +3,7 @@
     python experiments/never_solved.py            about 5 minutes on one core; goes on cell by cell where it was stopped
     python experiments/never_solved.py --quick    3 minutes, its warm start included: one seed, one world
 
-The claim (arXiv:2504.13837; against it arXiv:2606.15455): no right sample, no learning. What
+The claim (arXiv:2504.13837): no right sample, no learning. What
 reinforcement learning solves, its base could solve with more tries. Never is a matter of how often one
 asks:
 
