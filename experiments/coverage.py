@@ -59,8 +59,7 @@ def cell(folder, plan, name, seed):
         run = train(folder, f"grpo-{seed}", "--algo", "grpo", *SMALL, "--seed", seed, steps=plan["steps"])
     model, task, _ = checkpoint.load_run(run)
     problems, generator = evaluate.fixed_problems(task, "test", plan["problems"]), torch.Generator().manual_seed(0)
-    config = sample.SamplingConfig(group_size=plan["n"])
-    right = [sample.collect(model, task, [problem], config, generator).right(task) for problem in problems]
+    right = [sample.collect(model, task, [problem], sample.SamplingConfig(group_size=plan["n"]), generator).right(task) for problem in problems]
     return {"right": [int(r.sum()) for r in right], "first": [int(r[:plan["first"]].sum()) for r in right]}
 
 
@@ -139,7 +138,8 @@ def slopes(ks, c):
 
 
 def report(folder, plan, get):
-    get([("warm", seed) for seed in (seeds := plan["seeds"])])
+    seeds = plan["seeds"]
+    get([("warm", seed) for seed in seeds])
     found = {words: measure(result, plan) for words, result in get([(name, seed) for name in NAMES for seed in seeds]).items()}
     columns = list(found["warm", seeds[0]][0])
     lines = ["| policy | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]

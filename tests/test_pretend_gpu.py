@@ -137,7 +137,7 @@ def check_evaluate():
     assert not gpu.errors, gpu.errors
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", [name for name in catalogue.names() if "dialogue" not in catalogue.find(name)[1]])  # Coin has no dialogue
 def test_an_update_asks_a_constant_and_mixes_nothing(name):
     check_update(name)
 

@@ -181,6 +181,7 @@ def flags():
         text = path.read_text()
         for name, kind in re.findall(r"^    (\w+): (\w+) = setting\(", text, re.M):
             known |= {"--" + name.replace("_", "-")} | ({"--no-" + name.replace("_", "-")} if kind == "bool" else set())
+        known |= {"--" + name for given in re.findall(r"(?m)^    main\(__file__.*QUICK, (.*)\)$", text) for name in re.findall(r"(\w+)=", given)}
         known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', text)) | {"--help"}
     return known
 

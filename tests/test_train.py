@@ -265,7 +265,7 @@ def waits(state):
     ("offpolicy", "--stale-steps 2 --mismatch ratio", lambda state: len(state["queue"]) == 2),
     ("offpolicy", "--sampler-dtype bfloat16", lambda state: True),
     ("score", f"{TALKS} --stage-one 2 --mini-batches 2", lambda state: state["steps"] == 3),
-    ("critique", f"{TALKS} --revision-steps 2 --mini-batches 2", lambda state: {"judge", "reference"} <= state.keys()),
+    ("critique", f"{TALKS} --revision-steps 5 --mini-batches 2", lambda state: {"judge", "reference"} <= state.keys()),
     ("propose", TALKS, lambda state: state["steps"] == 3),
     ("self_play", TALKS, lambda state: state["steps"] == 3),
 ] if row[0] in HERE], ids=lambda x: x if isinstance(x, str) and x and "-" not in x else "")
