@@ -18,7 +18,7 @@ BESIDE = {f"test_{name}.py" for name in """
     exercises sheets check_run pretend_gpu bench_gpu browser live view ask rollouts track export
     experiments bond cov distill offpolicy prime rm_rl sdpo star vineppo genrm rlaif score critique
     propose self_play small claims facts coconut coverage mcts_noise compute_optimal longer_or_larger
-    games distillation_recipe leco playing judge_accuracy credit gym_table scaling trl
+    games distillation_recipe leco playing judge_accuracy credit gym_table scaling trl hunt exact bench stream_of_search
     """.split()}
 LIMIT = float(os.environ.get("THINKSMALL_TIME_LIMIT", "60"))  # seconds for a test, and for what its fixtures do before; 0: none
 
