@@ -31,7 +31,7 @@ from cells import main, spread, train
 
 ARMS = {  # samples are verified; share of real demonstrations; these are kept
     "own": (False, 0.0, False), "own, 10 % real": (False, 0.1, False), "own, 10 % kept": (False, 0.1, True), "own, right": (True, 0.0, False),
-    "real": (False, 1.0, False)}
+    "own, right": (True, 0.0, False), "real": (False, 1.0, False)}
 TINY = ["--numbers", 2, "--max-number", 30, "--n-layer", 2, "--n-embd", 64]
 FULL = {"seeds": (0, 1, 2), "arms": tuple(ARMS), "generations": 10, "N": 256, "epochs": 5, "sft": 400, "problems": 200}
 QUICK = {"seeds": (0,), "arms": ("own", "own, right", "real"), "generations": 5, "N": 128, "epochs": 5, "sft": 300, "problems": 60}
