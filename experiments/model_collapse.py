@@ -15,8 +15,8 @@ several epochs. Temperature is 1, and the problems are always new ones of the tr
 
 The arms, each with N completions a generation:
   own               samples of the last generation
-  own, 10 % real    a tenth of them are demonstrations in their place, drawn anew for each generation, as in the paper
-  own, 10 % kept    the same, but always the same demonstrations
+  own, 10 % real    a tenth of them are demonstrations in their place, always the same ones
+  own, 10 % new     the same, but drawn anew for each generation, as in the paper
   own, right        samples that the rule accepts (it is asked until there are N)
   real              fresh demonstrations of the teacher: does the training itself do harm?
 
@@ -30,7 +30,7 @@ import random
 from cells import main, spread, train
 
 ARMS = {  # samples are verified; share of real demonstrations; these are kept
-    "own": (False, 0.0, False), "own, 10 % real": (False, 0.1, False), "own, 10 % kept": (False, 0.1, True), "own, right": (True, 0.0, False),
+    "own": (False, 0.0, False), "own, 10 % real": (False, 0.1, True), "own, 10 % new": (False, 0.1, False),
     "own, right": (True, 0.0, False), "real": (False, 1.0, False)}
 TINY = ["--numbers", 2, "--max-number", 30, "--n-layer", 2, "--n-embd", 64]
 FULL = {"seeds": (0, 1, 2), "arms": tuple(ARMS), "generations": 10, "N": 256, "epochs": 5, "sft": 400, "problems": 200}

@@ -24,7 +24,7 @@ Beside them sampling whole solutions, one after the other. The curve: the share 
 AUC: how often a thought that can still succeed is valued above one that cannot, ties half; first round: the same for all who value.
 
 The setting: warm starts with a dialogue (a teacher who is right in 80 %), and the same after GRPO, which never asks for a value.
-Width and keep are the best of four pairs for `truth` on val, seed 0. Results: docs/tree_of_thoughts.{md,json,png}.
+Width and keep: one of four pairs that were about equal for `truth` on val, seed 0. Results: docs/tree_of_thoughts.{md,json,png}.
 """
 from cells import main, spread, train
 
