@@ -1,7 +1,7 @@
 """False steps in the chains that are imitated: what do they cost, and does reinforcement learning repair
 it?
 
-    python experiments/noisy_chains.py            about 5 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/noisy_chains.py            about 9 minutes of one core; goes on cell by cell where it was stopped
     python experiments/noisy_chains.py --quick    3 minutes, its warm starts included: one seed, two rates
 
 The claim (arXiv:2402.04004): models that imitate chains with errors hardly suffer if an error stands by
