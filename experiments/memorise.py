@@ -1,6 +1,7 @@
 """Does imitation memorise where reinforcement learning generalises?
 
-    python experiments/memorise.py            about 6 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/memorise.py            about 8 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/memorise.py --broad    the same after a warm start that has met all three kinds of problems
     python experiments/memorise.py --quick    3 minutes, its warm start included: one seed
 
 The claim (arXiv:2501.17161): after the same warm start, imitation gets better on what it is trained on
@@ -11,14 +12,15 @@ gain of a policy over its warm start on the trained and on the new problems,
 
 The setting: countdown, three numbers up to 9 in training, up to three attempts, 2 layers of width 64
 (small.py). Asked are test problems of the same kind; with a number from 10 to 13, which the model knows
-as a result but has never been given; and with four numbers. From the warm start go on, for as many
+as a result but has never been given; and with four numbers. With --broad the warm start has seen all
+of them, as the pretraining in the paper has. From there go on with three numbers up to 9, for as many
 seconds of the processor:
     GRPO                    the rule alone
     more imitation          of the same demonstrations
     imitation of solutions  planted solutions, every one right: an imitation that gains something, so that it has something to lose
     imitation of a few      the same solutions of 64 problems, over and over: the imitation that should memorise
 Random legal search with as many attempts stands beside them, for new problems need not be as hard.
-Results: docs/memorise.{md,json,png}.
+Results: docs/memorise.{md,json,png}, docs/memorise-broad.{md,json,png}.
 """
 from cells import main, spread
 
@@ -26,8 +28,23 @@ ASKED = {"trained": "trained: three, up to 9", "numbers": "new numbers: 10 to 13
 ARMS = {"warm": "warm start", "grpo": "GRPO", "more": "more imitation", "solutions": "imitation of solutions",
         "few": "imitation of a few"}
 KINDS = {"trained": {"max_number": 9}, "numbers": {}, "four": {"numbers": 4, "max_number": 9}}  # options of the task
-FULL = {"seeds": (0, 1, 2), "thinking": (450, 30, 3e-4), "problems": 100, "n": 16, "few": 64}
+FULL = {"seeds": (0, 1, 2), "thinking": (450, 30, 3e-4), "problems": 100, "n": 16, "few": 64, "kinds": ("trained",)}
 QUICK = FULL | {"seeds": (0,), "thinking": (450, 15, 3e-4), "problems": 40}
+
+
+def broad(plan):
+    """the warm start has met the other kinds of problems, too"""
+    return plan | {"thinking": (1200, *plan["thinking"][1:]), "kinds": tuple(KINDS)}
+
+
+def teacher_of(kinds):
+    """A task whose demonstrations are of all these kinds, equally often."""
+    import tasks
+    several = [tasks.load("countdown", attempts=2, **KINDS[kind]) for kind in kinds]
+    task = tasks.load("countdown", attempts=2, max_number=9)
+    if len(several) > 1:
+        task.sample_problem = lambda rng, split: rng.choice(several).sample_problem(rng, split)
+    return task
 
 
 def asked(name, count):
@@ -55,11 +72,12 @@ def policy_of(plan, arm, seed):
     """-> the model of this arm, trained as far as that is still to be done."""
     import small, tasks
     task, (sft, steps, lr) = tasks.load("countdown", max_number=9, attempts=2), plan["thinking"]
-    warm, seconds = small.kept(f"thinking-{sft}", task, small.imitate(task, seed, sft), seed)
+    name = "-".join([f"thinking-{sft}", *plan["kinds"][1:]])
+    warm, seconds = small.kept(name, task, small.imitate(teacher_of(plan["kinds"]), seed, sft), seed)
     if arm == "warm":
         return warm
     learn = small.reinforce(task, seed, warm, steps=steps, prompts=32, lr=lr)
-    grpo, lines = small.kept(f"thinking-{sft}-grpo-{steps}-{lr}", task, learn, seed)
+    grpo, lines = small.kept(f"{name}-grpo-{steps}-{lr}", task, learn, seed)
     if arm == "grpo":
         return grpo
     teacher = task if arm == "more" else solver(plan["few"] if arm == "few" else 0, seed)
@@ -68,7 +86,7 @@ def policy_of(plan, arm, seed):
     def make(model):
         model.load_state_dict(warm.state_dict())
         return small.imitate(teacher, f"{seed} more", more)(model)
-    return small.kept(f"thinking-{sft}-{arm}-{steps}", task, make, seed)[0]
+    return small.kept(f"{name}-{arm}-{steps}", task, make, seed)[0]
 
 
 def cell(folder, plan, arm, seed):
@@ -120,4 +138,4 @@ def report(folder, plan, get):
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK)
+    main(__file__, __doc__, cell, report, FULL, QUICK, broad=broad)

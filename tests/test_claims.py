@@ -133,6 +133,14 @@ def test_the_solver_is_always_right_and_a_few_are_a_few(experiment):
     assert len({solver(0, seed()).sample_problem(rng, "train").key for _ in range(60)}) > 10
 
 
+def test_a_broad_teacher_shows_all_kinds(experiment):
+    rng, module = random.Random(seed()), experiment("memorise")
+    task = module.teacher_of(module.broad(module.FULL)["kinds"])
+    problems = [task.sample_problem(rng, "train") for _ in range(60)]
+    assert {len(p.key) for p in problems} == {5, 6} and any(max(p.key[1:-1]) > 9 for p in problems)
+    assert all(task.demonstration(p, rng).endswith("</answer>") for p in problems)
+
+
 # ---- noisy_chains.py
 
 def test_a_static_error_stands_by_itself_and_a_dynamic_one_is_carried_on(experiment):
@@ -169,7 +177,7 @@ TINY = {
                      "problems": 2, "n": 2},
     "gap": {"seeds": (0, 1), "task": {"max_number": 9}, "sft": 1, "tokens": 20, "problems": 2, "n": 8, "rates": ("3e-4",),
             "methods": ("grpo", "ppo", "star")},
-    "memorise": {"seeds": (0,), "thinking": (1, 1, 1e-3), "problems": 2, "n": 2, "few": 2},
+    "memorise": {"seeds": (0,), "thinking": (1, 1, 1e-3), "problems": 2, "n": 2, "few": 2, "kinds": ("trained", "four")},
     "noisy_chains": {"seeds": (0,), "rates": (0.0, 0.2), "kinds": ("static", "dynamic"), "sft": 1, "steps": 1,
                      "prompts": 2, "problems": 2, "n": 2},
     "wrong_answers": {"seeds": (0,), "task": {"numbers": 2, "max_number": 25}, "sft": 1, "tokens": 20, "problems": 2, "n": 8,
