@@ -1,6 +1,6 @@
 """Which way of writing does reinforcement learning keep, when the warm start knows several?
 
-    python experiments/echo_chamber.py            about 4 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/echo_chamber.py            about 5 minutes of one core; goes on cell by cell where it was stopped
     python experiments/echo_chamber.py --quick    3 minutes, its warm starts included: one seed
 
 The claim (arXiv:2504.07912): reinforcement learning lets one of the formats of the pretraining win

@@ -1,6 +1,6 @@
 """A ladder for a game: search, a policy by imitation, a value from self-play, and a tree with both, up to perfect play.
 
-    python experiments/games.py            about 5 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/games.py            about 4 minutes of one core; goes on cell by cell where it was stopped
     python experiments/games.py --quick    1 minute
 
 The claim (AlphaZero, arXiv:1712.01815): a tree with a policy and a value plays better than either, and than the policy's teacher.

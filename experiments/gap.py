@@ -1,7 +1,7 @@
 """Which algorithm? The differences between them, beside those between seeds and beside what all of them
 leave.
 
-    python experiments/gap.py            about 6 minutes on one core; goes on cell by cell where it was stopped
+    python experiments/gap.py            about 12 minutes of one core; goes on cell by cell where it was stopped
     python experiments/gap.py --quick    3 minutes, its warm start included: three methods, one seed, one rate
 
 The claim (arXiv:2504.13837): popular algorithms of reinforcement learning perform alike, and all of
