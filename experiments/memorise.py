@@ -1,7 +1,7 @@
 """Does imitation memorise where reinforcement learning generalises?
 
     python experiments/memorise.py            about 8 minutes of one core; goes on cell by cell where it was stopped
-    python experiments/memorise.py --broad    the same after a warm start that has met all three kinds of problems
+    python experiments/memorise.py --broad    13 minutes: the same after a warm start that has met all three kinds of problems
     python experiments/memorise.py --quick    3 minutes, its warm start included: one seed
 
 The claim (arXiv:2501.17161): after the same warm start, imitation gets better on what it is trained on
