@@ -18,6 +18,7 @@ seconds of the processor:
     GRPO                    the rule alone
     more imitation          of the same demonstrations
     imitation of solutions  planted solutions, every one right: an imitation that gains something, so that it has something to lose
+    ... gently              the same with GRPO's optimizer and rate, AdamW and no Muon, in place of the warm start's
     imitation of a few      the same solutions of 64 problems, over and over: the imitation that should memorise
 Random legal search with as many attempts stands beside them, for new problems need not be as hard.
 Results: docs/memorise.{md,json,png}, docs/memorise-broad.{md,json,png}.
@@ -26,7 +27,7 @@ from cells import main, spread
 
 ASKED = {"trained": "trained: three, up to 9", "numbers": "new numbers: 10 to 13", "four": "four numbers"}
 ARMS = {"warm": "warm start", "grpo": "GRPO", "more": "more imitation", "solutions": "imitation of solutions",
-        "few": "imitation of a few"}
+        "few": "imitation of a few", "gentle": "imitation of solutions, gently"}
 KINDS = {"trained": {"max_number": 9}, "numbers": {}, "four": {"numbers": 4, "max_number": 9}}  # options of the task
 FULL = {"seeds": (0, 1, 2), "thinking": (450, 30, 3e-4), "problems": 100, "n": 16, "few": 64, "kinds": ("trained",)}
 QUICK = FULL | {"seeds": (0,), "thinking": (450, 15, 3e-4), "problems": 40}
@@ -85,7 +86,8 @@ def policy_of(plan, arm, seed):
 
     def make(model):
         model.load_state_dict(warm.state_dict())
-        return small.imitate(teacher, f"{seed} more", more)(model)
+        gentle = {"sft_lr": lr, "sft_muon_lr": 0.0} if arm == "gentle" else {}
+        return small.imitate(teacher, f"{seed} more", more, **gentle)(model)
     return small.kept(f"{name}-{arm}-{steps}", task, make, seed)[0]
 
 

@@ -193,7 +193,7 @@ def test_from_end_to_end(experiment, monkeypatch, tmp_path, name):
     small = experiment("small")
     imitate = small.imitate
     monkeypatch.setattr(small, "PLACE", tmp_path)
-    monkeypatch.setattr(small, "imitate", lambda task, seed, steps: imitate(task, seed, 1))  # memorise.py measures how many
+    monkeypatch.setattr(small, "imitate", lambda task, seed, steps, **settings: imitate(task, seed, 1, **settings))  # memorise.py measures how many
 
     def get(cells):
         for words in cells:
