@@ -1,7 +1,7 @@
 """Do wrong answers teach more than right ones?
 
     python experiments/wrong_answers.py            about 4 minutes on one core; goes on cell by cell where it was stopped
-    python experiments/wrong_answers.py --easier   the same where most answers are right: two numbers up to 25
+    python experiments/wrong_answers.py --easier   7 minutes: the same where half of the answers are right, two numbers up to 25
     python experiments/wrong_answers.py --quick    3 minutes, its warm start included: one seed, one rate
 
 The claim (arXiv:2506.01347): a policy that is only ever pushed away from its wrong answers gets better
@@ -28,7 +28,7 @@ QUICK = GAP_QUICK | {"methods": ("right alone", "nsr", "both")}
 
 
 def easier(plan):
-    """two numbers up to 25, where most answers are right, and a third rate"""
+    """two numbers up to 25, where half of the answers are right, and a third rate"""
     return plan | {"task": {"numbers": 2, "max_number": 25}, "rates": ("1e-4", *plan["rates"])}
 
 
