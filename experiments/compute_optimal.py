@@ -27,7 +27,7 @@ from cells import main, spread, train
 SMALL = ["--numbers", 4, "--max-number", 6, "--attempts", 2, "--n-layer", 2, "--n-embd", 64, "--n-head", 2, "--sft-steps", 600]
 LARGE = [*SMALL, "--n-embd", 128, "--n-head", 4]  # of a flag that is given twice the last one counts
 METHODS = ("majority_vote", "best_of_n", "beam_search", "rebase", "mcts")
-FULL = {"seeds": (0, 1, 2), "problems": 150, "budgets": (64, 128, 256), "methods": METHODS, "prm": 100, "samples": 64, "larger": True}
+FULL = {"seeds": (0, 1, 2), "problems": 120, "budgets": (64, 128, 256), "methods": METHODS, "prm": 100, "samples": 32, "larger": True}
 QUICK = {"seeds": (0,), "problems": 60, "budgets": (64, 128), "methods": ("majority_vote", "best_of_n", "rebase"), "prm": 8, "samples": 16,
          "larger": False}
 BINS, FEW = 5, 4
