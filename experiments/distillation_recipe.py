@@ -18,7 +18,8 @@ its samples; each row takes as many of them and trains as many optimizer steps, 
   all three         by PRM and length, a third left out by each; in that order
   all, then own     all three for half of the examples, then the student's own right samples for the other half
   demonstrations    the warm start's own, for as many examples: what more training alone gives
-The rate of learning is the best of four for `rule`, on val with seed 0: `--cell 0 val 1e-4` and so on. Results: docs/distillation_recipe.{md,json,png}.
+The rate of learning is the best of four for `rule`, on val with seed 0: `--cell 0 val 1e-4`, ...
+Results: docs/distillation_recipe.{md,json,png}.
 """
 import random
 
