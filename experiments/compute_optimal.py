@@ -1,6 +1,6 @@
 """Is it worth knowing how hard a problem is before tokens are spent on it?
 
-    python experiments/compute_optimal.py            about 15 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/compute_optimal.py            about 20 minutes of one core; goes on cell by cell where it was stopped
     python experiments/compute_optimal.py --quick    3 minutes, its own warm start included: one seed, no larger model
 
 The claims (arXiv:2408.03314): which search is best depends on the problem's difficulty; who chooses it by difficulty needs a quarter of
