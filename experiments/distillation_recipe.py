@@ -1,6 +1,6 @@
 """The recipe of distillation: filter a teacher's solutions, order them, end with the student's own. What does each step give?
 
-    python experiments/distillation_recipe.py            about 12 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/distillation_recipe.py            about 10 minutes of one core; goes on cell by cell where it was stopped
     python experiments/distillation_recipe.py --quick    2 minutes, its warm start included
 
 The claim (arXiv:2203.14465, 2501.12948 section 2.3.3, 2502.03387): a strong teacher's solutions that a rule accepts, that a process
@@ -135,7 +135,8 @@ def report(folder, plan, get):
                      f"{of('attempts', '.2f')} |")
     ks = list(range(len(ROWS) + 2))
     curves = {f"seed {seed}": (ks, [r[row]["pass@1"] for row in ("student", "teacher", *ROWS)]) for seed, r in zip(plan["seeds"], results)}
-    lines.append("\n[What it means](claims.md).")
+    lines.append(f"\nSeeds {', '.join(map(str, plan['seeds']))}, lowest to highest in brackets; {plan['problems']} test problems, {plan['samples']} "
+                 f"samples each; {plan['examples']} examples, {plan['epochs']} epochs. [What it means](claims.md#the-recipe-of-distillation).")
     return "\n".join(lines), [{"title": "pass@1", "x": "row of the table, from 0", "y": "share of right answers", "curves": curves}]
 
 
