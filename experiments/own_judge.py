@@ -1,7 +1,7 @@
 """Can a model lift itself by its own judgement? Every system in which the model judges, criticises or
 teaches itself, beside the true rule.
 
-    python experiments/own_judge.py            half an hour on 2 cores; goes on cell by cell
+    python experiments/own_judge.py            100 minutes of one core; goes on cell by cell
     python experiments/own_judge.py --quick    3 minutes: two numbers, a small model, one seed, three systems
 
 The setting: countdown, one warm start a seed that also learned to judge, from a teacher who is right in
