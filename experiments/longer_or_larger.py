@@ -1,6 +1,6 @@
 """A longer chain or a larger model, at equal operations? And where does a longer chain begin to hurt?
 
-    python experiments/longer_or_larger.py            about 15 minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/longer_or_larger.py            about 8 minutes of one core; goes on cell by cell where it was stopped
     python experiments/longer_or_larger.py --quick    3 minutes, its own warm start included: one seed, no larger model
 
 The claims: a small model that thinks longer can be worth a larger one at equal operations (arXiv:2408.03314); thinking that is forced
