@@ -1,6 +1,6 @@
 """A principle in place of marks: does a policy that criticises and revises itself keep it, and at what cost?
 
-    python experiments/constitution.py            about ten minutes on one core; goes on where it was stopped
+    python experiments/constitution.py            about seven minutes of one core; goes on where it was stopped
     python experiments/constitution.py --quick    two minutes: one seed
 
 The claim (Constitutional AI, arXiv:2212.08073): imitating one's own revisions, and then preferring what
