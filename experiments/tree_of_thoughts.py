@@ -1,6 +1,6 @@
 """May a policy judge its own half-finished thoughts, and search by that?
 
-    python experiments/tree_of_thoughts.py            some minutes on 2 cores; goes on cell by cell where it was stopped
+    python experiments/tree_of_thoughts.py            a quarter of an hour of one core; goes on cell by cell where it was stopped
     python experiments/tree_of_thoughts.py --quick    under 3 minutes: one seed, a short warm start, fewer problems
 
 The claim (Tree of Thoughts, arXiv:2305.10601, on the game of 24): a language model that proposes several next steps, says of each
