@@ -1,6 +1,6 @@
 """How right must a judge be to learn from it, and in which way may it be wrong?
 
-    python experiments/judge_accuracy.py            a quarter of an hour on 2 cores; goes on where it was stopped
+    python experiments/judge_accuracy.py            half an hour of one core; goes on where it was stopped
     python experiments/judge_accuracy.py --quick    3 minutes: two numbers, a small model, one seed, two judges
 
 Judges of a known accuracy a are made of the rule: its verdict r is flipped with probability 1 - a.
