@@ -35,7 +35,7 @@ QUICK = FULL | {"seeds": (0,), "thinking": (450, 15, 3e-4), "problems": 40}
 
 def broad(plan):
     """the warm start has met the other kinds of problems, too"""
-    return plan | {"thinking": (1200, *plan["thinking"][1:]), "kinds": tuple(KINDS)}
+    return plan | {"thinking": (1200 if plan["problems"] >= 100 else 600, *plan["thinking"][1:]), "kinds": tuple(KINDS)}
 
 
 def teacher_of(kinds):

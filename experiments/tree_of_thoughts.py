@@ -30,14 +30,14 @@ from cells import main, spread, train
 
 WAYS = ("sampling", "chance", "own", "taught", "prm", "rollouts", "truth")
 FULL = {"seeds": (0, 1, 2), "ways": {"warm": WAYS, "grpo": ("sampling", "chance", "own", "truth")}, "problems": 200, "tokens": 256,
-        "width": 5, "keep": 4, "sft": 1000, "rl_tokens": 200_000, "prm_steps": 20, "taught": 200}
+        "width": 5, "keep": 4, "sft": 1000, "size": (), "rl_tokens": 200_000, "prm_steps": 20, "taught": 200}
 QUICK = {"seeds": (0,), "ways": {"warm": ("sampling", "chance", "own", "truth")}, "problems": 60, "tokens": 128,
-         "width": 5, "keep": 4, "sft": 300, "rl_tokens": 0, "prm_steps": 0, "taught": 0}
+         "width": 5, "keep": 4, "sft": 900, "size": ("--n-layer", 2, "--n-embd", 64), "rl_tokens": 0, "prm_steps": 0, "taught": 0}
 WEIGHTS = (1.0, 0.05, 0.00005)  # of sure, maybe, impossible: section 4.1 of the paper, divided by 20
 
 
 def policy_run(folder, plan, policy, seed):
-    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed, "--dialogue", 0.6, "--sft-steps", plan["sft"])
+    warm = train(folder, f"warm-{seed}", "--algo", "sft", "--seed", seed, "--dialogue", 0.6, "--sft-steps", plan["sft"], *plan["size"])
     if policy == "warm":
         return warm
     return train(folder, f"grpo-{seed}", "--algo", "grpo", "--dialogue", 0.6, "--init", warm, "--seed", seed, "--steps", 10**6,
