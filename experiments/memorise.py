@@ -35,7 +35,8 @@ QUICK = FULL | {"seeds": (0,), "thinking": (450, 15, 3e-4), "problems": 40}
 
 def broad(plan):
     """the warm start has met the other kinds of problems, too"""
-    return plan | {"thinking": (1200 if plan["problems"] >= 100 else 600, *plan["thinking"][1:]), "kinds": tuple(KINDS)}
+    sft = 1200 if len(plan["seeds"]) > 1 else 600  # more to learn; --quick has one seed, and three minutes
+    return plan | {"thinking": (sft, *plan["thinking"][1:]), "kinds": tuple(KINDS)}
 
 
 def teacher_of(kinds):
