@@ -20,6 +20,7 @@ Each part has a limit of its own. One that fails, or for which no time is left, 
 and stops nothing. Without CUDA there is nothing to measure: one line, exit status 2. The parts that run
 in this process take any device and any size: their code is tested on a CPU.
 """
+import importlib.util
 import itertools
 import json
 import pathlib
@@ -235,8 +236,9 @@ def plan(device, c):
     a function of these seconds)."""
     here = lambda part: lambda limit: part(device, c)
     tests = ["-m", "pytest", "-p", "no:cacheprovider"]
+    every = [*tests, "-n", "auto"] if importlib.util.find_spec("xdist") else tests  # a process for each core
     return [("The tests that need CUDA", "python -m pytest -k cuda", 90, lambda limit: quoted([*tests, "-k", "cuda"], limit, 4)),
-            ("The main job", "python train.py --algo grpo --task countdown --device cuda", 150, main_job),
+            ("The main job", "python train.py --algo grpo --task countdown --device cuda", 100, main_job),
             ("Where a step goes", "", 30, here(where_a_step_goes)),
             ("Captured against eager", "", 45, here(capture_against_eager)),
             ("Graphs over many calls", "", 60, lambda limit: graphs_over_many_calls(device, c, limit)),
@@ -244,7 +246,7 @@ def plan(device, c):
             ("Ten million parameters", "", 45, here(larger_model)),
             ("transformers and TRL", "python bench/speed.py --peers --device cuda",  100,
              lambda limit: quoted(["bench/speed.py", "--peers", "--device", "cuda", "--repeats", "3"], limit, 30)),
-            ("All tests", "python -m pytest", 240, lambda limit: quoted(tests, limit, 4))]
+            ("All tests", "python -m pytest", 240, lambda limit: quoted(every, limit, 4))]
 
 
 def run_plan(parts, seconds, write, clock=time.perf_counter):

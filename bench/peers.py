@@ -81,6 +81,11 @@ def now(device):
     return time.perf_counter()
 
 
+def grpo_config(model, rows):
+    """The settings of train.py: on a GPU the whole batch is one micro-batch."""
+    return GRPOConfig(prompts=rows // GROUP, group_size=GROUP, lr=LR, **({"micro_batch": rows} if model.device.type == "cuda" else {}))
+
+
 def grpo_step(algorithm, problems):
     """One whole step as train.py does it: sample, judge, update -> rollout, rewards."""
     rollout = algorithm.collect(problems)
@@ -262,8 +267,7 @@ def compare_grpo(model, theirs, rows, repeats):
         tried[split] = []
         trl_steps(theirs, task, problems, split, 2, lambda seconds, _: tried[split].append(seconds))
     best = min(tried, key=lambda split: tried[split][-1])
-    algorithm = GRPO(copy.deepcopy(model), task, GRPOConfig(prompts=len(problems), group_size=GROUP, lr=LR),
-                     torch.Generator(model.device).manual_seed(0))
+    algorithm = GRPO(copy.deepcopy(model), task, grpo_config(model, rows), torch.Generator(model.device).manual_seed(0))
     results, lengths = {"ours": [], "theirs": []}, {"ours": [], "theirs": []}
 
     def each(seconds, length):

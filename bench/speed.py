@@ -43,9 +43,9 @@ import search_context
 import tasks
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
-from grpo import GRPO, GRPOConfig, group_advantages
+from grpo import GRPO, group_advantages
 from optimize import micro_batches
-from bench.peers import GROUP, LR, Words, bench_own_loops, bench_peers, grpo_step, timed, untrained
+from bench.peers import GROUP, LR, Words, bench_own_loops, bench_peers, grpo_config, grpo_step, timed, untrained
 from sample import generate, score
 
 
@@ -169,7 +169,7 @@ def jobs(model, task, rows):
     prompts = [task.tokenizer.encode(p.prompt) for p in problems for _ in range(GROUP)]
     rollout = generate(model, prompts, task.max_new_tokens, eos=task.tokenizer.eos, generator=generator)
     # The rate is so low that the policy stays what it is: the last repeat does the same work as the first.
-    algorithm = GRPO(copy.deepcopy(model), task, GRPOConfig(group_size=GROUP, lr=LR), generator)
+    algorithm = GRPO(copy.deepcopy(model), task, grpo_config(model, rows), generator)
     alternate = torch.arange(rows) % 2  # rewards that leave no row out
 
     def sampled(r):
@@ -177,7 +177,7 @@ def jobs(model, task, rows):
 
     def scored():
         with torch.no_grad():
-            for part, length in micro_batches(rollout.mask, 32):
+            for part, length in micro_batches(rollout.mask, algorithm.config.micro_batch):
                 score(model, rollout.tokens[part, :length])
 
     def stepped(result):

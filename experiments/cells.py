@@ -49,8 +49,8 @@ def main(script, doc, cell, report, full, quick, **variants):
         return json.loads(place(words).read_text())
 
     def get(cells):
-        with ThreadPoolExecutor(2) as two:
-            found = dict(zip(cells, two.map(one, cells)))
+        with ThreadPoolExecutor(plan.get("at_once", 2)) as several:
+            found = dict(zip(cells, several.map(one, cells)))
         asked.update({" ".join(map(str, words)): result for words, result in found.items()})
         return found
 

@@ -2,6 +2,7 @@
 
     python experiments/stream_of_search.py            about two hours a seed on one core; goes on where it was stopped
     python experiments/stream_of_search.py --quick    3 minutes: the same, far too short to learn the task
+    python experiments/stream_of_search.py --gpu      on a GPU: three seeds in minutes, once the demonstrations are drawn
 
 The published figures, on one distribution (tasks/stream_of_search.py): of the held-out problems a model of 250 M parameters
 solves 25.7 % when it imitates optimal paths and 51.3 % when it imitates 500,000 traces of search (arXiv:2404.03683); after
@@ -19,6 +20,7 @@ Results: docs/stream_of_search.{md,json,png}.
 """
 import ast
 import json
+import multiprocessing
 import random
 import time
 from fractions import Fraction
@@ -26,23 +28,74 @@ from fractions import Fraction
 from cells import main, metrics, spread, train
 
 MODEL = ["--n-layer", 4, "--n-embd", 160, "--n-kv-head", 1]
-FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32,
-        "problems": 1000, "samples": 4, "model": MODEL}
-QUICK = {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4,
-         "problems": 50, "samples": 4, "model": ["--n-layer", 1, "--n-embd", 32]}
+FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32, "problems": 1000, "samples": 4,
+        "stages": ("warm", "grpo", "penalty"), "device": "cpu", "batch": 32, "kept": 0, "rate": "constant", "model": MODEL}
+QUICK = FULL | {"imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4, "problems": 50,
+                "model": ["--n-layer", 1, "--n-embd", 32]}
 STAGES = {"warm": ("warm start", []), "grpo": ("GRPO", []), "penalty": ("GRPO, false steps cost 0.3", ["--step-penalty", 0.3])}
-BATCH, MICRO, MUON, ADAMW = 32, 8, 0.006, 0.012
+MUON, ADAMW = 0.006, 0.012
+
+
+def gpu(plan):
+    """three seeds on a GPU: larger batches, demonstrations that are drawn once by all cores and read three times"""
+    quick = plan["imitation"] < 100
+    return plan | {"seeds": (0,) if quick else (0, 1, 2), "imitation": 60 if quick else 3500, "every": 30 if quick else 500,
+                   "steps": 3 if quick else 200, "look": 20, "prompts": 64, "stages": ("warm", "grpo"), "device": "cuda", "rate": "linear",
+                   "batch": 512, "kept": 2_000 if quick else 600_000, "at_once": 3}
+
+
+def draw(number):
+    """A thousand demonstrations -> tokens (1000, T) uint8, padded to the longest there can be. All prompts are equally long."""
+    import tasks, sft
+    task = tasks.load("stream_of_search")
+    tokens, _ = sft.demonstrations(task, 1000, random.Random(f"stream of search, thousand {number}"))
+    return tokens.new_full((1000, task.max_prompt_tokens + task.max_new_tokens), task.tokenizer.pad).index_copy_(
+        1, tokens.new_tensor(range(tokens.shape[1])), tokens).byte().numpy()
+
+
+def kept_demonstrations(folder, plan):
+    """plan["kept"] demonstrations, drawn by all cores and kept -> tokens (N, T) uint8."""
+    import numpy
+    import torch
+    place = folder / "demonstrations.npz"
+    if not place.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with multiprocessing.Pool() as pool:
+            parts = pool.map(draw, range(plan["kept"] // 1000), chunksize=1)
+        numpy.savez_compressed(place, tokens=numpy.concatenate(parts))
+    return torch.from_numpy(numpy.load(place)["tokens"])
+
+
+def batches(folder, plan, task, seed):
+    """-> a function of a step: its demonstrations, tokens (B, T) and mask (B, T). It follows from the seed and the step alone."""
+    import torch
+    import sft
+    from sample import completion_mask
+    B = plan["batch"]
+    if not plan["kept"]:
+        return lambda step: sft.demonstrations(task, B, random.Random(f"stream of search {seed} {step}"))
+    kept = kept_demonstrations(folder, plan).to(plan["device"])
+    starts = torch.full((B,), task.max_prompt_tokens, device=kept.device)
+
+    def batch(step):
+        rows = torch.randint(len(kept), (B,), generator=torch.Generator().manual_seed(10**6 * seed + step))
+        tokens = kept[rows.to(kept.device)].long()
+        return tokens, completion_mask(starts, (tokens == task.tokenizer.eos).int().argmax(1) + 1, tokens.shape[1])
+    return batch
 
 
 def imitate(folder, plan, seed):
     """The warm start, kept every few hundred steps so that it can go on -> its folder. curve.jsonl: val, now and then.
     Every step draws its demonstrations from a seed of its own."""
+    import torch
     import checkpoint, evaluate, model, sft, tasks
     from plumbing import run, start
     folder, task = folder / f"warm-{seed}", tasks.load("stream_of_search")
     config = start.configure("sft", "stream_of_search", {name[2:].replace("-", "_"): n for name, n in zip(*[iter(plan["model"])] * 2)}
                              | {"seed": seed})["loop"]
-    policy = run.new_model(task, config, run.block_size(task, config, 0), "cpu")
+    policy = run.new_model(task, config, run.block_size(task, config, 0), plan["device"])
+    micro = 8 if plan["device"] == "cpu" else plan["batch"]
+    torch.set_float32_matmul_precision("high" if plan["device"] == "cuda" else "highest")  # imitation may round: TF32
     optimizer, losses, done, seconds = model.make_optimizer(policy, ADAMW, MUON), [], 0, 0.0
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "checkpoint.pt").exists():
@@ -50,12 +103,12 @@ def imitate(folder, plan, seed):
         policy.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
         done, seconds = kept["done"], kept["seconds"]
-    looks = evaluate.fixed_problems(task, "val", 100)
+    looks, batch = evaluate.fixed_problems(task, "val", 100), batches(folder.parent, plan, task, seed)
+    now = time.process_time if plan["device"] == "cpu" else time.time
     for step in range(done, plan["imitation"]):
-        began = time.process_time()
-        tokens, mask = sft.demonstrations(task, BATCH, random.Random(f"stream of search {seed} {step}"))
-        losses.append(sft.sft_step(policy, optimizer, tokens, mask, MICRO, sft.schedule(step / plan["imitation"]))[0])
-        seconds += time.process_time() - began
+        began = now()
+        losses.append(sft.sft_step(policy, optimizer, *batch(step), micro, sft.schedule(step / plan["imitation"]))[0])
+        seconds += now() - began
         if (step + 1) % plan["every"] == 0 or step + 1 == plan["imitation"]:
             found = evaluate.evaluate(policy, task, looks, n=8)
             line = {"step": step + 1, "cpu_seconds": round(seconds), "loss": sum(losses[-100:]) / len(losses[-100:]), **found}
@@ -71,7 +124,7 @@ def reinforce(folder, plan, stage, seed):
     """GRPO on the warm start -> its run folder."""
     return train(folder, f"{stage}-{seed}", "--algo", "grpo", "--task", "stream_of_search", *plan["model"], "--init",
                  folder / f"warm-{seed}", "--seed", seed, "--prompts", plan["prompts"], "--eval-every", plan["look"],
-                 "--checkpoint-every", 10, *STAGES[stage][1], steps=plan["steps"])
+                 "--checkpoint-every", 10, "--device", plan["device"], "--lr-schedule", plan["rate"], *STAGES[stage][1], steps=plan["steps"])
 
 
 def second_opinion(prompt, answer):
@@ -95,11 +148,11 @@ def measure(run, plan, held_out):
     answers of which the second judge says so too."""
     import torch
     import checkpoint, evaluate, sample, tasks
-    model, task, config = checkpoint.load_run(run)
+    model, task, config = checkpoint.load_run(run, evaluate.pick_device("auto"))
     task = tasks.load("stream_of_search", held_out=held_out)
     problems = evaluate.fixed_problems(task, "test", plan["problems"])
     result = evaluate.evaluate(model, task, problems, plan["samples"], (1, plan["samples"]))
-    rollout = sample.collect(model, task, problems, sample.SamplingConfig(group_size=1), torch.Generator().manual_seed(1))
+    rollout = sample.collect(model, task, problems, sample.SamplingConfig(group_size=1), torch.Generator(model.device).manual_seed(1))
     right = [(problem.prompt, text) for problem, text, done in
              zip(problems, rollout.completions(task.tokenizer), rollout.finished.tolist()) if done and task.verify(problem, text)]
     agreed = sum(second_opinion(prompt, text.split("<answer>")[1].removesuffix("</answer>")) for prompt, text in right)
@@ -121,14 +174,17 @@ def cell(folder, plan, stage, seed, held_out=""):
 
 def report(folder, plan, get):
     seeds, sets = plan["seeds"], ("inputs", "targets")
+    if plan["kept"]:
+        kept_demonstrations(folder, plan)  # once, before three processes want them
     made = get([("warm", seed) for seed in seeds])
-    made |= get([(stage, seed) for stage in ("grpo", "penalty") for seed in seeds])
-    found = get([(stage, seed, held_out) for stage in STAGES for seed in seeds for held_out in sets])
+    made |= get([(stage, seed) for stage in plan["stages"][1:] for seed in seeds])
+    found = get([(stage, seed, held_out) for stage in plan["stages"] for seed in seeds for held_out in sets])
     most = f"pass@{plan['samples']}"
     names = {"greedy": "greedy", "pass@1": "pass@1", most: most, "random": "random search", "attempts": "attempts",
              "length": "tokens", "legal": "legal"}
     lines = ["| stage | new | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
-    for stage, (title, _) in STAGES.items():
+    for stage in plan["stages"]:
+        title = STAGES[stage][0]
         for held_out in sets:
             cells = [spread([found[stage, seed, held_out][name] for seed in seeds]) for name in names]
             lines.append(f"| {title} | {held_out} | " + " | ".join(cells) + " |")
@@ -140,10 +196,10 @@ def report(folder, plan, get):
     for seed in seeds:
         warm = made["warm", seed]["curve"]
         curves[f"warm start, seed {seed}"] = tuple(zip(*((x / 3600, y) for x, y in warm)))
-        for stage in ("grpo", "penalty"):
+        for stage in plan["stages"][1:]:
             curves[f"{STAGES[stage][0]}, seed {seed}"] = tuple(zip(*(((warm[-1][0] + x) / 3600, y) for x, y in made[stage, seed]["curve"])))
-    return "\n".join(lines), [{"title": "held-out numbers (val)", "x": "hours of one core", "y": "pass@1", "curves": curves}]
+    return "\n".join(lines), [{"title": "held-out numbers (val)", "x": "hours of one core" if plan["device"] == "cpu" else "hours, three seeds at once", "y": "pass@1", "curves": curves}]
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK)
+    main(__file__, __doc__, cell, report, FULL, QUICK, gpu=gpu)

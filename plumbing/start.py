@@ -3,6 +3,8 @@ import json
 import pathlib
 from dataclasses import fields, is_dataclass
 
+import torch
+
 import checkpoint
 import grpo
 import method
@@ -130,6 +132,21 @@ def make_warm_start(model, task, configs):
     return place, seconds
 
 
+def row_memory(run):
+    """Bytes that a row of a micro-batch needs in training."""
+    c = run.policy.config
+    return c.block_size * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
+
+
+def widen_micro_batches(run, given, memory):
+    """On a GPU it takes longer to launch a kernel than to run it on a few rows: micro-batches that were
+    not asked for take the whole batch, as far as it fits into a quarter of the memory (bytes)."""
+    a, sft = run.configs["algorithm"], run.configs["sft"]
+    for config, name, batch in ((a, "micro_batch", a.prompts * a.group_size), (sft, "sft_micro_batch", sft.sft_batch)):
+        if hasattr(config, name) and name not in given:
+            setattr(config, name, max(getattr(config, name), min(batch, int(memory / 4 / row_memory(run)))))
+
+
 def expected_memory(run):
     """Bytes a run will need at its largest: a sum of the tensors that are alive together, and torch itself."""
     c, a = run.policy.config, run.configs["algorithm"]
@@ -140,7 +157,7 @@ def expected_memory(run):
     kv_width = c.n_embd // c.n_head * (c.n_kv_head or c.n_head)
     cache = 2 * c.n_layer * rows * length * kv_width * (2 if run.loop.dtype == "bfloat16" else 4)
     scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
-    forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * length * 4 * (c.n_layer * 30 * c.n_embd + 6 * c.vocab_size)
+    forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * row_memory(run)
     return weights + cache + max(scratch, forward) + 300e6
 
 
@@ -149,6 +166,8 @@ def start(argv):
     algo, task_name, given, resume = read_command_line(argv)
     run_configs = configure(algo, task_name, given)
     run = Run(pathlib.Path(resume or ""), algo, task_name, run_configs)
+    if run.device == "cuda":
+        widen_micro_batches(run, given, torch.cuda.get_device_properties(0).total_memory)
     parameters = sum(p.numel() for p in run.policy.parameters())
     if resume is not None:
         checkpoint.check_room(run.folder, parameters)

@@ -873,3 +873,14 @@ def test_another_code_is_another_warm_start(again, tmp_path, monkeypatch):
         file.write_text(text + "# another line\n")
         assert path() != before, file.name
         file.write_text(text)
+
+
+def test_on_a_gpu_the_whole_batch_is_a_micro_batch_unless_memory_or_a_flag_says_otherwise():
+    def sizes(memory, **given):
+        run = Run(None, "grpo", "countdown", start.configure("grpo", "countdown", {"device": "cpu", **given}))
+        start.widen_micro_batches(run, given, memory)
+        return run.configs["algorithm"].micro_batch, run.configs["sft"].sft_micro_batch, start.row_memory(run)
+    whole, sft, row = sizes(80e9)
+    assert (whole, sft) == (64 * 8, 64) and sizes(80e9, prompts=100)[0] == 800
+    assert sizes(4 * 100 * row)[:2] == (100, 64) and sizes(4 * row)[:2] == (32, 32)  # never below the default
+    assert sizes(80e9, micro_batch=7, sft_micro_batch=5)[:2] == (7, 5)

@@ -129,7 +129,8 @@ def test_two_processes_train_one_model(exported, tmp_path):
     pytest.importorskip("trl")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "examples/trl_grpo.py", str(exported),
                str(tmp_path / "trained"), "--steps", "1", "--prompts", "2", "--group-size", "4", "--problems", "8", "--eval-problems", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    alone = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # two processes cannot share one GPU
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | alone)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 processes, 1 steps of 2 x 4" in done.stdout
     after, before = checkpoint.load_run(tmp_path / "trained")[0], checkpoint.load_run(exported)[0]
