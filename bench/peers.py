@@ -60,11 +60,11 @@ class Words(tasks.Task):
         return len(completion) % 2 == 0
 
 
-def untrained(task, max_new_tokens=0, width=128, device="cpu"):
+def untrained(task, max_new_tokens=0, width=128, device="cpu", n_kv_head=0):
     """-> GPT of the default shape, or wider, with random weights. Heads stay 32 channels wide."""
     torch.manual_seed(0)
     length = task.max_prompt_tokens + (max_new_tokens or task.max_new_tokens)
-    return GPT(GPTConfig(task.tokenizer.n_vocab, length, n_head=width // 32, n_embd=width)).to(device)
+    return GPT(GPTConfig(task.tokenizer.n_vocab, length, n_head=width // 32, n_embd=width, n_kv_head=n_kv_head)).to(device)
 
 
 def timed(function, device):
@@ -281,7 +281,7 @@ def compare_grpo(model, theirs, rows, repeats):
     print(f"  TRL in {best} micro-batches; tried before: " + ", ".join(f"{n}: {s[-1]:.2f} s" for n, s in tried.items()))
 
 
-def bench_peers(rows, repeats, device):
+def bench_peers(rows, repeats, device, n_kv_head=0):
     """The whole comparison, or one line that says what to install."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.filterwarnings("ignore")
@@ -292,7 +292,7 @@ def bench_peers(rows, repeats, device):
     transformers.logging.set_verbosity_error()
     print(f"\npeers: transformers {transformers.__version__}, {rows} rows, at most {Words.max_new_tokens} new tokens")
     print(f"  {'':<32}{'ours':>10}{'theirs':>10}")
-    model = untrained(Words(), device=device)
+    model = untrained(Words(), device=device, n_kv_head=n_kv_head)
     theirs = llama(model).eval()
     compare_generate(model, theirs, rows, repeats)
     try:

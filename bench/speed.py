@@ -43,7 +43,7 @@ import search_context
 import tasks
 from config import InputError, Parser, add_flags, from_flags, setting
 from evaluate import fixed_problems, pick_device
-from grpo import GRPO, group_advantages
+from grpo import GRPO, GRPOConfig, group_advantages
 from optimize import micro_batches
 from bench.peers import GROUP, LR, Words, bench_own_loops, bench_peers, grpo_config, grpo_step, timed, untrained
 from sample import generate, score
@@ -56,6 +56,7 @@ class BenchConfig:
     repeats: int = setting(5, "the median of so many is shown", low=1, high=1000)
     sweep: bool = setting(False, "also cost against length, batch and width, and peak memory")
     peers: bool = setting(False, "also transformers and TRL on the same model and the same work")
+    n_kv_head: int = setting(0, "heads of keys and values of the untrained weights, ours and theirs; 0: 4, as many as of queries", low=0, high=4)
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
 
 
@@ -277,8 +278,8 @@ def bench_sweep(machine, repeats=2):
 
 
 def step_memory(prompts, group, new_tokens, device):
-    """One GRPO step that samples `new_tokens` in every row -> (peak MiB, MiB before: Python, torch and the model). For a process
-    of its own: what the system keeps is the peak of the whole life of a process."""
+    """One GRPO step that samples `new_tokens` in every row -> (peak MiB, MiB before: Python, torch and the model). What the
+    system keeps is the peak of the whole life of a process: see `in_a_process`."""
     def peak():
         if device == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
@@ -292,13 +293,18 @@ def step_memory(prompts, group, new_tokens, device):
     return peak(), before
 
 
+def in_a_process(*sizes):
+    """`step_memory` in a process of its own -> (peak MiB, MiB before)."""
+    code = f"from bench.speed import step_memory; print(*step_memory{sizes!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    return map(float, done.stdout.split())
+
+
 def bench_memory(device):
     """Peak memory of a whole GRPO step with the default settings (64 prompts x 8), and with larger ones."""
     print(f"\n{'memory of a GRPO step':<32}{'peak MiB':>10}{'before it':>11}{'the step':>10}{'of it cache':>13}")
     for prompts, new in ((64, 64), (16, 64), (256, 64), (64, 128), (64, 256)):
-        code = f"import bench; print(*bench.step_memory({prompts}, 8, {new}, {device.type!r}))"
-        done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
-        peak, before = map(float, done.stdout.split())
+        peak, before = in_a_process(prompts, 8, new, device.type)
         cache = prompts * 8 * (Words.max_prompt_tokens + new) * 2 * 3 * 128 * 4 / 2**20
         name = f"{prompts * 8} rows, {new} new tokens"
         print(f"  {name:<30}{peak:>10,.0f}{before:>11,.0f}{peak - before:>10,.0f}{cache:>13,.0f}", flush=True)
@@ -313,7 +319,9 @@ def main(argv=None):
     if config.rows % GROUP:
         raise InputError(f"--rows {config.rows}: must be a multiple of {GROUP}, the samples of one prompt")
     device = torch.device(pick_device(config.device))
-    workloads = [(untrained(Words(), device=device), Words(), "untrained weights")]
+    if config.n_kv_head == 3:
+        raise InputError("--n-kv-head 3: must be a divisor of 4, the number of heads")
+    workloads = [(untrained(Words(), device=device, n_kv_head=config.n_kv_head), Words(), "untrained weights")]
     if run:
         model, task, _ = checkpoint.load_run(run, device)
         workloads.append((model, task, run))
@@ -327,7 +335,7 @@ def main(argv=None):
         bench_own_loops(model, task, config.rows, config.repeats)
         bench_floor(model, task, config.rows, config.repeats, machine)
     if config.peers:
-        bench_peers(config.rows, config.repeats, device)
+        bench_peers(config.rows, config.repeats, device, config.n_kv_head)
     if config.sweep:
         bench_sweep(machine)
     print(f"\n{machine}\n")

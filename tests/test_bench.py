@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from bench.speed import keys_seen, reading_work, sampling_work, weights
+from bench.speed import in_a_process, keys_seen, reading_work, sampling_work, weights
 from model import GPT, GPTConfig
 from bench.peers import Words, llama, untrained
 
@@ -32,6 +32,11 @@ def test_work_of_an_update_is_three_times_that_of_scoring():
     assert operations == 5 * 2 * (P + HEAD) + (1 + 2 + 3 + 1 + 2) * 4 * 4 * 2
     assert moved == 4 * (P + HEAD)
     assert reading_work(MODEL, lengths, train=True)[0] == 3 * operations
+
+
+def test_the_memory_of_a_step_is_measured_in_a_process_of_its_own():
+    peak, before = in_a_process(1, 4, 8, "cpu")
+    assert peak >= before > 0
 
 
 def test_llama_has_our_weights():
