@@ -191,11 +191,8 @@ class GPT(nn.Module):
                     buffer.view(-1, D).index_copy_(0, slots, new.reshape(-1, D).to(buffer))
                 keys, values = keys[:B, :, :kv_length], values[:B, :, :kv_length]
                 q = q.reshape(B, H, G * S, D)  # the queries of a group lie below each other: one product for all of them
-                if q.is_cuda:  # one kernel; on the CPU it takes twice as long as the three lines below when S is 1
-                    y = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
-                else:
-                    scores = q @ keys.transpose(-1, -2) * D ** -0.5 + bias  # (B, H, G * S, kv_length)
-                    y = scores.softmax(-1).to(values) @ values
+                scores = q @ keys.transpose(-1, -2) * D ** -0.5 + bias  # (B, H, G * S, kv_length)
+                y = scores.softmax(-1).to(values) @ values
                 return y.reshape(B, G * H, S, D)
             x = block(x, rope, attend)
         return self.norm(x)

@@ -2,7 +2,7 @@
 
     python experiments/stream_of_search.py            about two hours a seed on one core; goes on where it was stopped
     python experiments/stream_of_search.py --quick    3 minutes: the same, far too short to learn the task
-    python experiments/stream_of_search.py --gpu      on a GPU: three seeds in minutes, once the demonstrations are drawn
+    python experiments/stream_of_search.py --longer   three seeds, eleven times as many demonstrations: where there is a GPU
 
 The published figures, on one distribution (tasks/stream_of_search.py): of the held-out problems a model of 250 M parameters
 solves 25.7 % when it imitates optimal paths and 51.3 % when it imitates 500,000 traces of search (arXiv:2404.03683); after
@@ -29,19 +29,20 @@ from cells import main, metrics, spread, train
 
 MODEL = ["--n-layer", 4, "--n-embd", 160, "--n-kv-head", 1]
 FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32, "problems": 1000, "samples": 4,
-        "stages": ("warm", "grpo", "penalty"), "device": "cpu", "batch": 32, "kept": 0, "rate": "constant", "model": MODEL}
+        "stages": ("warm", "grpo", "penalty"), "device": "cpu", "batch": 32, "last": 32, "kept": 0, "rate": "constant", "model": MODEL}
 QUICK = FULL | {"imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4, "problems": 50,
                 "model": ["--n-layer", 1, "--n-embd", 32]}
 STAGES = {"warm": ("warm start", []), "grpo": ("GRPO", []), "penalty": ("GRPO, false steps cost 0.3", ["--step-penalty", 0.3])}
 MUON, ADAMW = 0.006, 0.012
 
 
-def gpu(plan):
-    """three seeds on a GPU: larger batches, demonstrations that are drawn once by all cores and read three times"""
-    quick = plan["imitation"] < 100
-    return plan | {"seeds": (0,) if quick else (0, 1, 2), "imitation": 60 if quick else 3500, "every": 30 if quick else 500,
-                   "steps": 3 if quick else 200, "look": 20, "prompts": 64, "stages": ("warm", "grpo"), "device": "cuda", "rate": "linear",
-                   "batch": 512, "kept": 2_000 if quick else 600_000, "at_once": 3}
+def longer(plan):
+    """three seeds, eleven times as many demonstrations: 600,000 are drawn once, and read two and a half times in larger batches"""
+    import evaluate
+    more = {"seeds": (0, 1, 2), "imitation": 3500, "steps": 100, "stages": ("warm", "grpo"), "device": evaluate.pick_device("auto"),
+            "rate": "linear", "batch": 512, "last": 64, "kept": 600_000, "at_once": 3}
+    less = {"seeds": (0,), "imitation": 60, "steps": 3, "kept": 2_000}
+    return plan | more | (less if plan["imitation"] < 100 else {})
 
 
 def draw(number):
@@ -67,20 +68,21 @@ def kept_demonstrations(folder, plan):
 
 
 def batches(folder, plan, task, seed):
-    """-> a function of a step: its demonstrations, tokens (B, T) and mask (B, T). It follows from the seed and the step alone."""
+    """-> a function of a step: its demonstrations, tokens (B, T) and mask (B, T). It follows from the seed and the step alone.
+    While the rate is constant or high, a batch has plan["batch"]; in the last seventh plan["last"] do: small steps average by themselves."""
     import torch
     import sft
     from sample import completion_mask
-    B = plan["batch"]
+    size = lambda step: plan["batch"] if step < plan["imitation"] * 6 / 7 else plan["last"]
     if not plan["kept"]:
-        return lambda step: sft.demonstrations(task, B, random.Random(f"stream of search {seed} {step}"))
+        return lambda step: sft.demonstrations(task, size(step), random.Random(f"stream of search {seed} {step}"))
     kept = kept_demonstrations(folder, plan).to(plan["device"])
-    starts = torch.full((B,), task.max_prompt_tokens, device=kept.device)
 
     def batch(step):
-        rows = torch.randint(len(kept), (B,), generator=torch.Generator().manual_seed(10**6 * seed + step))
+        rows = torch.randint(len(kept), (size(step),), generator=torch.Generator().manual_seed(10**6 * seed + step))
         tokens = kept[rows.to(kept.device)].long()
-        return tokens, completion_mask(starts, (tokens == task.tokenizer.eos).int().argmax(1) + 1, tokens.shape[1])
+        ends = (tokens == task.tokenizer.eos).int().argmax(1) + 1
+        return tokens, completion_mask(torch.full_like(ends, task.max_prompt_tokens), ends, tokens.shape[1])
     return batch
 
 
@@ -198,8 +200,8 @@ def report(folder, plan, get):
         curves[f"warm start, seed {seed}"] = tuple(zip(*((x / 3600, y) for x, y in warm)))
         for stage in plan["stages"][1:]:
             curves[f"{STAGES[stage][0]}, seed {seed}"] = tuple(zip(*(((warm[-1][0] + x) / 3600, y) for x, y in made[stage, seed]["curve"])))
-    return "\n".join(lines), [{"title": "held-out numbers (val)", "x": "hours of one core" if plan["device"] == "cpu" else "hours, three seeds at once", "y": "pass@1", "curves": curves}]
+    return "\n".join(lines), [{"title": "held-out numbers (val)", "x": "hours, imitation and then GRPO", "y": "pass@1", "curves": curves}]
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK, gpu=gpu)
+    main(__file__, __doc__, cell, report, FULL, QUICK, longer=longer)
