@@ -155,7 +155,7 @@ def kernels(function, device):
     """How many kernels a call runs, those inside of replayed graphs included; 0 on a CPU."""
     if device.type != "cuda":
         return 0
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         function()
         torch.cuda.synchronize()
     return sum(e.count for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA)
@@ -218,13 +218,13 @@ def bench_floor(model, task, rows, repeats, machine):
         for name, (job, count) in table.items():
             seconds, result = timed(job, model.device)
             seen[name].append((seconds, *count(result)))
-    print(f"{'sampled tokens, ' + task.name:<32}{'tokens/s':>10}{'seconds':>10}{'the roofline':>12}{'reached':>9}   bounded by")
+    print(f"{'sampled tokens, ' + task.name:<32}{'tokens/s':>10}{'seconds':>10}{'the roofline':>14}{'reached':>9}   bounded by")
     for name, results in seen.items():
         nodes = kernels(table[name][0], model.device)
         floors = [machine.floor(operations, moved, nodes) for _, _, operations, moved in results]
         share = statistics.median(floor / r[0] for (floor, _), r in zip(floors, results))
         rate, seconds = statistics.median(r[1] / r[0] for r in results), statistics.median(r[0] for r in results)
-        print(f"  {name:<30}{rate:>10,.0f}{seconds:>9.2f}s{rate / share:>12,.0f}{share:>9.0%}   {floors[0][1]}")
+        print(f"  {name:<30}{rate:>10,.0f}{seconds:>9.2f}s{rate / share:>14,.0f}{share:>9.0%}   {floors[0][1]}")
 
 
 def bench_verifier():
