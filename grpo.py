@@ -353,14 +353,18 @@ class GRPO(Method):
 
     def advantages(self, rollout, rewards):
         """rewards (B,) -> advantages (B, T): one number a completion, or 0 for the tokens that are not to be trained."""
-        c = self.config
-        advantages = group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean, c.batch_std, c.right_weight)
+        c, advantages = self.config, self.compare(rewards)
         if c.overlong_filter:
             advantages = advantages * rollout.finished
         advantages = advantages[:, None].expand(rollout.mask.shape)
         if c.top_entropy < 1:
             advantages = advantages * top_entropy_tokens(self.entropies(rollout), rollout.mask, c.top_entropy)
         return advantages
+
+    def compare(self, rewards):
+        """rewards (B,) -> advantages (B,)."""
+        c = self.config
+        return group_advantages(rewards, c.group_size, c.std, c.baseline, c.per_mean, c.batch_std, c.right_weight)
 
     def learner(self, rollout, advantages, **more):
         """advantages (B, T) -> the policy, with the loss that it follows."""

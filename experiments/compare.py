@@ -21,12 +21,13 @@ import resource
 from cells import main, metrics, spread, train
 
 RATES = ("1.5e-4", "3e-4", "6e-4")
-NAMES = ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "maxrl", "nsr", "wreinforce", "reinforce_pp", "cov", "ppo",
+NAMES = ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "maxrl", "nsr", "wreinforce", "reinforce_pp", "cov", "pods", "ppo",
          "vineppo", "prime", "sdpo", "bond", "rm_rl", "distill", "dpo")
 # name: (--algo, other flags, learning rates)
 METHODS = {"star": ("star", [], ("3e-4", "1e-3", "3e-3")), **{name: (name, [], RATES) for name in NAMES},
            "cov --cov clip": ("cov", ["--cov", "clip"], RATES), "dpo --nll 0": ("dpo", ["--nll", "0"], RATES),
-           "dpo --iterative": ("dpo", ["--iterative"], RATES), "grpo --curriculum band": ("grpo", ["--curriculum", "band"], RATES)}
+           "dpo --iterative": ("dpo", ["--iterative"], RATES), "grpo --curriculum band": ("grpo", ["--curriculum", "band"], RATES),
+           "grpo --n-kv-head 1": ("grpo", ["--n-kv-head", "1"], RATES)}
 FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "samples": 64, "look": 5, "methods": METHODS}
 QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100, "samples": 16, "look": 5,
          "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}

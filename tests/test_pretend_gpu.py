@@ -44,7 +44,7 @@ PROBLEMS = fixed_problems(TASK, "train", 4)
 # What an update asks of the device beside what its optimizer steps ask: for the metrics, and which rows there
 # are. A method that is not named (sdpo asks as its samples turn out) asks nothing for a micro-batch.
 ASKED = {"reinforce": 8, "rloo": 8, "grpo": 8, "dr_grpo": 8, "dapo": 10, "gspo": 8, "maxrl": 8, "cispo": 8, "nsr": 8,
-         "wreinforce": 8, "reinforce_pp": 9, "ppo": 22, "dpo": 7, "orm": 11, "prm": 11, "rm": 13, "bond": 14, "cov": 11,
+         "wreinforce": 8, "reinforce_pp": 9, "ppo": 22, "dpo": 7, "orm": 11, "prm": 11, "rm": 13, "bond": 14, "cov": 11, "pods": 9,
          "distill": 5, "offpolicy": 10, "prime": 12, "rm_rl": 19, "star": 10, "vineppo": 20}
 # And what an optimizer step asks: how long its micro-batches are, and the norm of the gradient of each network
 # that learns.

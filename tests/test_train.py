@@ -252,6 +252,7 @@ def waits(state):
     ("cispo", "--curriculum priority --renew-reference 2 --beta 0.1", lambda state: state["steps"] == 3),
     ("cov", "", lambda state: True),
     ("cov", "--cov clip --cov-low -10 --clip-share 0.1", lambda state: True),
+    ("pods", "--mini-batches 2", lambda state: True),
     ("distill", "--teacher STRAIGHT", lambda state: True),
     ("distill", "--teacher STRAIGHT --divergence forward", lambda state: True),
     ("sdpo", "", lambda state: "teacher" in state),
