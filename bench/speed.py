@@ -263,7 +263,7 @@ def bench_sweep(machine, repeats=2):
             for i, (rows, new, _) in enumerate(settings):
                 seconds, rollout = timed(lambda: generate(models[i], prompts[:rows], new), device)
                 times[i].append(seconds)
-        print(f"\n{axis:<32}{'us/token':>10}{'grows by':>10}{'KB cache/token':>16}{'grows by':>10}{'of the roofline':>14}")
+        print(f"\n{axis:<32}{'us/token':>10}{'grows by':>10}{'KB cache/token':>16}{'grows by':>10}{'of the roofline':>17}")
         costs, caches = [], []
         for i, (rows, new, _) in enumerate(settings):
             seconds = statistics.median(times[i][1:])
@@ -274,7 +274,7 @@ def bench_sweep(machine, repeats=2):
             caches.append(keys_seen(starts, starts + new - 1) / rows / new * 2 * kv_width(c) * c.n_layer * 4 / 1024)
             share, bound = machine.floor(*work, nodes)
             print(f"  {settings[i][column]:<30}{costs[i]:>10.1f}{costs[i] / costs[0]:>10.2f}{caches[i]:>16.0f}"
-                  f"{caches[i] / caches[0]:>10.2f}{share / seconds:>13.0%}   {bound}")
+                  f"{caches[i] / caches[0]:>10.2f}{share / seconds:>17.0%}   {bound}")
 
 
 def step_memory(prompts, group, new_tokens, device):
