@@ -81,7 +81,7 @@ class GRPOConfig(SamplingConfig):
     entropy_bonus: float = setting(0.0, "weight of the policy's entropy in the objective", low=0.0, high=100.0)
     epochs: int = setting(1, "passes over each batch", low=1, high=1000)
     mini_batches: int = setting(1, "optimizer steps per pass", low=1, high=65536)
-    micro_batch: int = setting(32, "rows per forward pass; memory and speed only", low=1, high=65536)
+    micro_batch: int = setting(32, "rows per forward pass; memory and speed only; on a GPU the whole batch, unless set", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 

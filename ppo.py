@@ -65,7 +65,7 @@ class PPOConfig(SamplingConfig):
     whiten: bool = setting(True, "shift and scale the advantages of a batch to mean 0, variance 1")
     epochs: int = setting(1, "passes over each batch", low=1, high=1000)
     mini_batches: int = setting(4, "optimizer steps per pass", low=1, high=65536)
-    micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
+    micro_batch: int = setting(64, "rows per forward pass; memory and speed only; on a GPU the whole batch, unless set", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 

@@ -35,7 +35,7 @@ class SFTConfig:
     """warm start"""
     sft_steps: int = setting(600, "optimizer steps of the warm start", low=1, high=10**7)
     sft_batch: int = setting(64, "demonstrations per step", low=1, high=65536)
-    sft_micro_batch: int = setting(32, "demonstrations per forward pass; memory and speed only", low=1, high=65536)
+    sft_micro_batch: int = setting(32, "demonstrations per forward pass; memory and speed only; on a GPU the whole batch, unless set", low=1, high=65536)
     sft_lr: float = setting(0.012, "AdamW's rate (embedding, norms)", low=0.0, high=1.0)
     sft_muon_lr: float = setting(0.006, "Muon's rate (hidden matrices); 0: AdamW does all", low=0.0, high=1.0)
 

@@ -53,7 +53,7 @@ class DistillConfig(SamplingConfig):
     clip_high: float = setting(0.2, "the ratio is clipped above 1 + this", low=0.0, high=1e6)
     epochs: int = setting(1, "passes over each batch", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
-    micro_batch: int = setting(32, "rows per forward pass; memory and speed only", low=1, high=65536)
+    micro_batch: int = setting(32, "rows per forward pass; memory and speed only; on a GPU the whole batch, unless set", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 

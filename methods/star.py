@@ -42,7 +42,7 @@ class STaRConfig(SamplingConfig):
     lr: float = setting(3e-4, "AdamW's rate", low=0.0, high=1.0)
     epochs: int = setting(1, "passes over what was kept of a step", low=1, high=1000)
     mini_batches: int = setting(2, "optimizer steps per pass", low=1, high=65536)
-    micro_batch: int = setting(64, "rows per forward pass; memory and speed only", low=1, high=65536)
+    micro_batch: int = setting(64, "rows per forward pass; memory and speed only; on a GPU the whole batch, unless set", low=1, high=65536)
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
 
 
