@@ -39,7 +39,7 @@ MUON, ADAMW = 0.006, 0.012
 def longer(plan):
     """three seeds, eleven times as many demonstrations: 600,000 are drawn once, and read two and a half times in larger batches"""
     import evaluate
-    more = {"seeds": (0, 1, 2), "imitation": 3500, "steps": 60, "stages": ("warm", "grpo"), "device": evaluate.pick_device("auto"),
+    more = {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo"), "device": evaluate.pick_device("auto"),
             "rate": "linear", "batch": 512, "last": 64, "kept": 600_000, "at_once": 3}
     less = {"seeds": (0,), "imitation": 60, "steps": 3, "kept": 2_000}
     return plan | more | (less if plan["imitation"] < 100 else {})
