@@ -14,6 +14,7 @@ What is tried here: 1.15 M parameters, four layers 160 wide, one key-value head,
   2. GRPO, with room for ten attempts, pays for the right answer; in a second run 0.3 less if a step is false.
   3. 1,000 problems with new numbers and 1,000 with new targets, greedy and sampled, beside random legal search with as
      many attempts. Every right answer is checked by a second judge that shares no code with the first.
+  4. With --longer: test-time search on top, up to 4,096 tokens.
 
 Left out: their traces of search are texts with heuristics and backtracking, ours are lists of attempts from the beginning.
 Results: docs/stream_of_search.{md,json,png}.
@@ -29,7 +30,7 @@ from cells import main, metrics, spread, train
 
 MODEL = ["--n-layer", 4, "--n-embd", 160, "--n-kv-head", 1]
 FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32, "problems": 1000, "samples": 4,
-        "stages": ("warm", "grpo", "penalty"), "device": "cpu", "batch": 32, "last": 32, "kept": 0, "rate": "constant", "model": MODEL}
+        "stages": ("warm", "grpo", "penalty"), "device": "cpu", "batch": 32, "last": 32, "kept": 0, "rate": "constant", "search": 0, "budgets": (128, 256, 512, 1024, 2048, 4096), "model": MODEL}
 QUICK = FULL | {"imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4, "problems": 50,
                 "model": ["--n-layer", 1, "--n-embd", 32]}
 STAGES = {"warm": ("warm start", []), "grpo": ("GRPO", []), "penalty": ("GRPO, false steps cost 0.3", ["--step-penalty", 0.3])}
@@ -40,8 +41,8 @@ def longer(plan):
     """three seeds, eleven times as many demonstrations: 600,000 are drawn once, and read two and a half times in larger batches"""
     import evaluate
     more = {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo"), "device": evaluate.pick_device("auto"),
-            "rate": "linear", "batch": 512, "last": 64, "kept": 600_000, "at_once": 3}
-    less = {"seeds": (0,), "imitation": 60, "steps": 3, "kept": 2_000}
+            "rate": "linear", "batch": 512, "last": 64, "kept": 600_000, "search": 200, "at_once": 3}
+    less = {"seeds": (0,), "imitation": 60, "steps": 3, "kept": 2_000, "search": 10, "budgets": (256, 512)}
     return plan | more | (less if plan["imitation"] < 100 else {})
 
 
@@ -161,9 +162,24 @@ def measure(run, plan, held_out):
     return result | {"random": task.random_search(problems, result["attempts"]), "right": len(right), "checked": agreed}
 
 
+def think_longer(run, plan, method):
+    """Test-time search with the rule as its judge, new numbers -> accuracy and tokens for each budget, a list of pairs. 4,096 tokens are
+    the context of the published models."""
+    import checkpoint, evaluate
+    from plumbing import search_command
+    from search_context import SearchContext
+    model, task, _ = checkpoint.load_run(run, evaluate.pick_device("auto"))
+    problems, c = evaluate.fixed_problems(task, "test", plan["search"]), search_command.SearchConfig(method=method)
+    typical = search_command.typical_length(SearchContext(model, task, problems[:1]))
+    found = [search_command.measure(model, task, problems, method, budget, c, None, typical) for budget in plan["budgets"]]
+    return [[each["accuracy"], each["tokens"]] for each in found]
+
+
 def cell(folder, plan, stage, seed, held_out=""):
-    """A stage: make it, or measure it on one of the two test sets."""
+    """A stage: make it, or measure it on one of the two test sets, or with a method of search."""
     seed = int(seed)
+    if stage == "search":
+        return think_longer(folder / f"grpo-{seed}", plan, held_out)
     if held_out:
         return measure(folder / f"{stage}-{seed}", plan, held_out)
     if stage == "warm":
@@ -200,7 +216,19 @@ def report(folder, plan, get):
         curves[f"warm start, seed {seed}"] = tuple(zip(*((x / 3600, y) for x, y in warm)))
         for stage in plan["stages"][1:]:
             curves[f"{STAGES[stage][0]}, seed {seed}"] = tuple(zip(*(((warm[-1][0] + x) / 3600, y) for x, y in made[stage, seed]["curve"])))
-    return "\n".join(lines), [{"title": "held-out numbers (val)", "x": "hours, imitation and then GRPO", "y": "pass@1", "curves": curves}]
+    panels = [{"title": "held-out numbers (val)", "x": "hours, imitation and then GRPO", "y": "pass@1", "curves": curves}]
+    if plan["search"]:
+        methods = {"sample": "sampling until the rule accepts", "rebase": "REBASE", "mcts": "MCTS"}
+        searched = get([("search", seed, method) for method in methods for seed in seeds])
+        lines += [f"\n| {plan['search']} problems, new numbers; tokens aimed at | " + " | ".join(map(str, plan["budgets"])) + " |",
+                  "|---" * (1 + len(plan["budgets"])) + "|"]
+        panels.append({"title": "test-time search", "x": "tokens sampled per problem", "y": "share solved", "log": 2, "curves": {}})
+        for method, title in methods.items():
+            each = [list(zip(*(searched["search", seed, method][b] for seed in seeds))) for b in range(len(plan["budgets"]))]
+            lines.append(f"| {title}: share solved; tokens sampled | "
+                         + " | ".join(f"{spread(a)}; {sum(t) / len(t):.0f}" for a, t in each) + " |")
+            panels[1]["curves"][title] = tuple(zip(*sorted((sum(t) / len(t), sum(a) / len(a)) for a, t in each)))
+    return "\n".join(lines), panels
 
 
 if __name__ == "__main__":
