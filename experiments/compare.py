@@ -1,8 +1,9 @@
 """Every algorithm on equal terms: the same warm start, the same number of sampled tokens, the same
 choice of learning rates.
 
-    python experiments/compare.py              a day on 2 cores; goes on cell by cell where it was stopped
-    python experiments/compare.py --many       the same with 32 optimizer steps a batch: only then do clips and ratios matter
+    python experiments/compare.py              an hour on 2 cores: six methods; goes on cell by cell where it was stopped
+    python experiments/compare.py --all        all of them: half a day
+    python experiments/compare.py --many       32 optimizer steps a batch: only then do clips and ratios matter; --all --many: of all
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
 The claim to be examined: which way of learning from a rule gets most out of a token, and which keeps
@@ -13,7 +14,7 @@ before the moment at which the quickest method had used up its tokens. Beside th
 is, trained on for as many seconds as GRPO took, and random search with as many attempts as the policy
 of GRPO makes. The teacher of `distill` is the GRPO run of its seed, whose own tokens are not counted.
 
-Results: docs/compare.{md,json,png}, docs/compare-many.{md,json,png}.
+Results: docs/compare.{md,json,png}, docs/compare-all.*, docs/compare-many.*, docs/compare-all-many.*.
 """
 import json
 import resource
@@ -28,9 +29,15 @@ METHODS = {"star": ("star", [], ("3e-4", "1e-3", "3e-3")), **{name: (name, [], R
            "cov --cov clip": ("cov", ["--cov", "clip"], RATES), "dpo --nll 0": ("dpo", ["--nll", "0"], RATES),
            "dpo --iterative": ("dpo", ["--iterative"], RATES), "grpo --curriculum band": ("grpo", ["--curriculum", "band"], RATES),
            "grpo --n-kv-head 1": ("grpo", ["--n-kv-head", "1"], RATES)}
-FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "samples": 64, "look": 5, "methods": METHODS}
+FEW = ("grpo", "maxrl", "nsr", "cov", "vineppo", "pods")
+FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "samples": 64, "look": 5, "methods": {name: METHODS[name] for name in FEW}}
 QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100, "samples": 16, "look": 5,
          "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}
+
+
+def everything(plan):
+    """all methods"""
+    return plan | {"methods": METHODS}
 
 
 def many(plan):
@@ -124,4 +131,4 @@ def report(folder, plan, get):
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK, many=many)
+    main(__file__, __doc__, cell, report, FULL, QUICK, all=everything, many=many)

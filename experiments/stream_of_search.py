@@ -2,7 +2,8 @@
 
     python experiments/stream_of_search.py            about two hours a seed on one core; goes on where it was stopped
     python experiments/stream_of_search.py --quick    3 minutes: the same, far too short to learn the task
-    python experiments/stream_of_search.py --longer   three seeds, eleven times as many demonstrations: where there is a GPU
+
+More demonstrations and three seeds: stream_of_search_longer.py.
 
 The published figures, on one distribution (tasks/stream_of_search.py): of the held-out problems a model of 250 M parameters
 solves 25.7 % when it imitates optimal paths and 51.3 % when it imitates 500,000 traces of search (arXiv:2404.03683); after
@@ -14,14 +15,12 @@ What is tried here: 1.15 M parameters, four layers 160 wide, one key-value head,
   2. GRPO, with room for ten attempts, pays for the right answer; in a second run 0.3 less if a step is false.
   3. 1,000 problems with new numbers and 1,000 with new targets, greedy and sampled, beside random legal search with as
      many attempts. Every right answer is checked by a second judge that shares no code with the first.
-  4. With --longer: test-time search on top, up to 4,096 tokens.
 
 Left out: their traces of search are texts with heuristics and backtracking, ours are lists of attempts from the beginning.
 Results: docs/stream_of_search.{md,json,png}.
 """
 import ast
 import json
-import multiprocessing
 import random
 import time
 from fractions import Fraction
@@ -29,76 +28,28 @@ from fractions import Fraction
 from cells import main, metrics, spread, train
 
 MODEL = ["--n-layer", 4, "--n-embd", 160, "--n-kv-head", 1]
-FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32, "problems": 1000, "samples": 4,
-        "stages": ("warm", "grpo", "penalty"), "device": "cpu", "batch": 32, "last": 32, "kept": 0, "rate": "constant", "search": 0, "budgets": (128, 256, 512, 1024, 2048, 4096), "model": MODEL}
-QUICK = FULL | {"imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4, "problems": 50,
-                "model": ["--n-layer", 1, "--n-embd", 32]}
+FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32,
+        "problems": 1000, "samples": 4, "stages": ("warm", "grpo", "penalty"), "model": MODEL}
+QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4,
+         "problems": 50, "model": ["--n-layer", 1, "--n-embd", 32]}
 STAGES = {"warm": ("warm start", []), "grpo": ("GRPO", []), "penalty": ("GRPO, false steps cost 0.3", ["--step-penalty", 0.3])}
-MUON, ADAMW = 0.006, 0.012
+BATCH, MICRO, MUON, ADAMW = 32, 8, 0.006, 0.012
 
 
-def longer(plan):
-    """three seeds, eleven times as many demonstrations: 600,000 are drawn once, and read two and a half times in larger batches"""
-    import evaluate
-    more = {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo"), "device": evaluate.pick_device("auto"),
-            "rate": "linear", "batch": 512, "last": 64, "kept": 600_000, "search": 200, "at_once": 3}
-    less = {"seeds": (0,), "imitation": 60, "steps": 3, "kept": 2_000, "search": 10, "budgets": (256, 512)}
-    return plan | more | (less if plan["imitation"] < 100 else {})
-
-
-def draw(number):
-    """A thousand demonstrations -> tokens (1000, T) uint8, padded to the longest there can be. All prompts are equally long."""
-    import tasks, sft
-    task = tasks.load("stream_of_search")
-    tokens, _ = sft.demonstrations(task, 1000, random.Random(f"stream of search, thousand {number}"))
-    return tokens.new_full((1000, task.max_prompt_tokens + task.max_new_tokens), task.tokenizer.pad).index_copy_(
-        1, tokens.new_tensor(range(tokens.shape[1])), tokens).byte().numpy()
-
-
-def kept_demonstrations(folder, plan):
-    """plan["kept"] demonstrations, drawn by all cores and kept -> tokens (N, T) uint8."""
-    import numpy
-    import torch
-    place = folder / "demonstrations.npz"
-    if not place.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with multiprocessing.Pool() as pool:
-            parts = pool.map(draw, range(plan["kept"] // 1000), chunksize=1)
-        numpy.savez_compressed(place, tokens=numpy.concatenate(parts))
-    return torch.from_numpy(numpy.load(place)["tokens"])
-
-
-def batches(folder, plan, task, seed):
-    """-> a function of a step: its demonstrations, tokens (B, T) and mask (B, T). It follows from the seed and the step alone.
-    While the rate is constant or high, a batch has plan["batch"]; in the last seventh plan["last"] do: small steps average by themselves."""
-    import torch
+def drawn(task, seed):
+    """-> a function of a step: its demonstrations, tokens and mask, from a seed of its own."""
     import sft
-    from sample import completion_mask
-    size = lambda step: plan["batch"] if step < plan["imitation"] * 6 / 7 else plan["last"]
-    if not plan["kept"]:
-        return lambda step: sft.demonstrations(task, size(step), random.Random(f"stream of search {seed} {step}"))
-    kept = kept_demonstrations(folder, plan).to(plan["device"])
-
-    def batch(step):
-        rows = torch.randint(len(kept), (size(step),), generator=torch.Generator().manual_seed(10**6 * seed + step))
-        tokens = kept[rows.to(kept.device)].long()
-        ends = (tokens == task.tokenizer.eos).int().argmax(1) + 1
-        return tokens, completion_mask(torch.full_like(ends, task.max_prompt_tokens), ends, tokens.shape[1])
-    return batch
+    return lambda step: sft.demonstrations(task, BATCH, random.Random(f"stream of search {seed} {step}"))
 
 
-def imitate(folder, plan, seed):
-    """The warm start, kept every few hundred steps so that it can go on -> its folder. curve.jsonl: val, now and then.
-    Every step draws its demonstrations from a seed of its own."""
-    import torch
+def imitate(folder, plan, seed, batches=drawn, micro=MICRO, device="cpu"):
+    """The warm start, kept every few hundred steps so that it can go on -> its folder. curve.jsonl: val, now and then."""
     import checkpoint, evaluate, model, sft, tasks
     from plumbing import run, start
     folder, task = folder / f"warm-{seed}", tasks.load("stream_of_search")
     config = start.configure("sft", "stream_of_search", {name[2:].replace("-", "_"): n for name, n in zip(*[iter(plan["model"])] * 2)}
                              | {"seed": seed})["loop"]
-    policy = run.new_model(task, config, run.block_size(task, config, 0), plan["device"])
-    micro = 8 if plan["device"] == "cpu" else plan["batch"]
-    torch.set_float32_matmul_precision("high" if plan["device"] == "cuda" else "highest")  # imitation may round: TF32
+    policy = run.new_model(task, config, run.block_size(task, config, 0), device)
     optimizer, losses, done, seconds = model.make_optimizer(policy, ADAMW, MUON), [], 0, 0.0
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "checkpoint.pt").exists():
@@ -106,8 +57,8 @@ def imitate(folder, plan, seed):
         policy.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
         done, seconds = kept["done"], kept["seconds"]
-    looks, batch = evaluate.fixed_problems(task, "val", 100), batches(folder.parent, plan, task, seed)
-    now = time.process_time if plan["device"] == "cpu" else time.time
+    looks, batch = evaluate.fixed_problems(task, "val", 100), batches(task, seed)
+    now = time.process_time if device == "cpu" else time.time
     for step in range(done, plan["imitation"]):
         began = now()
         losses.append(sft.sft_step(policy, optimizer, *batch(step), micro, sft.schedule(step / plan["imitation"]))[0])
@@ -127,7 +78,7 @@ def reinforce(folder, plan, stage, seed):
     """GRPO on the warm start -> its run folder."""
     return train(folder, f"{stage}-{seed}", "--algo", "grpo", "--task", "stream_of_search", *plan["model"], "--init",
                  folder / f"warm-{seed}", "--seed", seed, "--prompts", plan["prompts"], "--eval-every", plan["look"],
-                 "--checkpoint-every", 10, "--device", plan["device"], "--lr-schedule", plan["rate"], *STAGES[stage][1], steps=plan["steps"])
+                 "--checkpoint-every", 10, *STAGES[stage][1], *plan.get("flags", ()), steps=plan["steps"])
 
 
 def second_opinion(prompt, answer):
@@ -162,24 +113,9 @@ def measure(run, plan, held_out):
     return result | {"random": task.random_search(problems, result["attempts"]), "right": len(right), "checked": agreed}
 
 
-def think_longer(run, plan, method):
-    """Test-time search with the rule as its judge, new numbers -> accuracy and tokens for each budget, a list of pairs. 4,096 tokens are
-    the context of the published models."""
-    import checkpoint, evaluate
-    from plumbing import search_command
-    from search_context import SearchContext
-    model, task, _ = checkpoint.load_run(run, evaluate.pick_device("auto"))
-    problems, c = evaluate.fixed_problems(task, "test", plan["search"]), search_command.SearchConfig(method=method)
-    typical = search_command.typical_length(SearchContext(model, task, problems[:1]))
-    found = [search_command.measure(model, task, problems, method, budget, c, None, typical) for budget in plan["budgets"]]
-    return [[each["accuracy"], each["tokens"]] for each in found]
-
-
 def cell(folder, plan, stage, seed, held_out=""):
-    """A stage: make it, or measure it on one of the two test sets, or with a method of search."""
+    """A stage: make it, or measure it on one of the two test sets."""
     seed = int(seed)
-    if stage == "search":
-        return think_longer(folder / f"grpo-{seed}", plan, held_out)
     if held_out:
         return measure(folder / f"{stage}-{seed}", plan, held_out)
     if stage == "warm":
@@ -192,8 +128,6 @@ def cell(folder, plan, stage, seed, held_out=""):
 
 def report(folder, plan, get):
     seeds, sets = plan["seeds"], ("inputs", "targets")
-    if plan["kept"]:
-        kept_demonstrations(folder, plan)  # once, before three processes want them
     made = get([("warm", seed) for seed in seeds])
     made |= get([(stage, seed) for stage in plan["stages"][1:] for seed in seeds])
     found = get([(stage, seed, held_out) for stage in plan["stages"] for seed in seeds for held_out in sets])
@@ -216,20 +150,8 @@ def report(folder, plan, get):
         curves[f"warm start, seed {seed}"] = tuple(zip(*((x / 3600, y) for x, y in warm)))
         for stage in plan["stages"][1:]:
             curves[f"{STAGES[stage][0]}, seed {seed}"] = tuple(zip(*(((warm[-1][0] + x) / 3600, y) for x, y in made[stage, seed]["curve"])))
-    panels = [{"title": "held-out numbers (val)", "x": "hours, imitation and then GRPO", "y": "pass@1", "curves": curves}]
-    if plan["search"]:
-        methods = {"sample": "sampling until the rule accepts", "rebase": "REBASE", "mcts": "MCTS"}
-        searched = get([("search", seed, method) for method in methods for seed in seeds])
-        lines += [f"\n| {plan['search']} problems, new numbers; tokens aimed at | " + " | ".join(map(str, plan["budgets"])) + " |",
-                  "|---" * (1 + len(plan["budgets"])) + "|"]
-        panels.append({"title": "test-time search", "x": "tokens sampled per problem", "y": "share solved", "log": 2, "curves": {}})
-        for method, title in methods.items():
-            each = [list(zip(*(searched["search", seed, method][b] for seed in seeds))) for b in range(len(plan["budgets"]))]
-            lines.append(f"| {title}: share solved; tokens sampled | "
-                         + " | ".join(f"{spread(a)}; {sum(t) / len(t):.0f}" for a, t in each) + " |")
-            panels[1]["curves"][title] = tuple(zip(*sorted((sum(t) / len(t), sum(a) / len(a)) for a, t in each)))
-    return "\n".join(lines), panels
+    return "\n".join(lines), [{"title": "held-out numbers (val)", "x": "hours of one core", "y": "pass@1", "curves": curves}]
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, cell, report, FULL, QUICK, longer=longer)
+    main(__file__, __doc__, cell, report, FULL, QUICK)

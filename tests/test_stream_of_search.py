@@ -98,14 +98,14 @@ def test_the_truth_about_a_step():
 
 
 def test_kept_demonstrations_are_drawn_once_and_each_step_takes_its_own(tmp_path, monkeypatch):
-    """--longer: the mask covers a demonstration and its end, never the prompt; smaller batches at the end."""
+    """The mask covers a demonstration and its end, never the prompt; smaller batches at the end."""
     monkeypatch.syspath_prepend(pathlib.Path(tasks.__file__).parent.parent / "experiments")
-    experiment, task = importlib.import_module("stream_of_search"), tasks.load("stream_of_search")
-    plan = experiment.longer(experiment.FULL) | {"kept": 1000, "batch": 8, "last": 2, "device": "cpu"}
-    batch = experiment.batches(tmp_path, plan, task, 0)
+    experiment, task = importlib.import_module("stream_of_search_longer"), tasks.load("stream_of_search")
+    plan = experiment.FULL | {"kept": 1000, "batch": 8, "last": 2}
+    batch = experiment.batches(tmp_path, plan, "cpu", task, 0)
     monkeypatch.setattr(experiment, "draw", lambda number: 1 / 0)  # not again
-    again = experiment.batches(tmp_path, plan, task, 0)
-    (tokens, mask), other = batch(5), experiment.batches(tmp_path, plan, task, 1)(5)
+    again = experiment.batches(tmp_path, plan, "cpu", task, 0)
+    (tokens, mask), other = batch(5), experiment.batches(tmp_path, plan, "cpu", task, 1)(5)
     assert torch.equal(tokens, again(5)[0]) and not torch.equal(tokens, other[0]) and not torch.equal(tokens, batch(6)[0])
     assert len(batch(plan["imitation"] - 1)[0]) == 2
     drawn, _ = sft.demonstrations(task, 1000, random.Random("stream of search, thousand 0"))
