@@ -21,9 +21,9 @@ from cells import main, spread
 
 FULL = before.FULL | {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo"), "batch": 512, "last": 64,
                       "kept": 600_000, "flags": ["--lr-schedule", "linear"], "search": 200, "budgets": (128, 256, 512, 1024, 2048, 4096),
-                      "at_once": 3}
+                      "rebase": (128, 256, 384), "at_once": 3}  # REBASE aims at tokens of solutions: with its rollouts it samples ten times as many
 QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4, "problems": 50, "kept": 2000, "search": 10,
-                "batch": 64, "last": 32, "budgets": (256, 512), "model": before.QUICK["model"]}
+                "batch": 64, "last": 32, "budgets": (256, 512), "rebase": (256,), "model": before.QUICK["model"]}
 METHODS = {"sample": "sampling until the rule accepts", "rebase": "REBASE", "mcts": "MCTS"}
 
 
@@ -74,7 +74,7 @@ def think_longer(run, plan, method):
     model, task, _ = checkpoint.load_run(run, evaluate.pick_device("auto"))
     problems, c = evaluate.fixed_problems(task, "test", plan["search"]), search_command.SearchConfig(method=method)
     typical = search_command.typical_length(SearchContext(model, task, problems[:1]))
-    found = [search_command.measure(model, task, problems, method, budget, c, None, typical) for budget in plan["budgets"]]
+    found = [search_command.measure(model, task, problems, method, budget, c, None, typical) for budget in plan.get(method, plan["budgets"])]
     return [[each["accuracy"], each["tokens"]] for each in found]
 
 
@@ -98,13 +98,12 @@ def report(folder, plan, get):
     kept_demonstrations(folder, plan)  # once, before three processes want them
     text, panels = before.report(folder, plan, get)
     found = get([("search", seed, method) for method in METHODS for seed in plan["seeds"]])
-    lines, curves = [f"| {plan['search']} problems, new numbers; tokens aimed at | " + " | ".join(map(str, plan["budgets"])) + " |",
-                     "|---" * (1 + len(plan["budgets"])) + "|"], {}
+    lines, curves = [f"| {plan['search']} problems, new numbers | tokens aimed at | solved | tokens sampled a problem |", "|---|---|---|---|"], {}
     for method, title in METHODS.items():
         budgets = list(zip(*(found["search", seed, method] for seed in plan["seeds"])))  # for each, [accuracy, tokens] of the seeds
         means = [[sum(x) / len(x) for x in zip(*seeds)] for seeds in budgets]
-        lines.append(f"| {title}: solved; tokens sampled | " + " | ".join(
-            f"{spread(accuracy for accuracy, _ in seeds)}; {tokens:.0f}" for seeds, (_, tokens) in zip(budgets, means)) + " |")
+        for aim, seeds, (_, tokens) in zip(plan.get(method, plan["budgets"]), budgets, means):
+            lines.append(f"| {title} | {aim} | {spread(accuracy for accuracy, _ in seeds)} | {tokens:.0f} |")
         curves[title] = tuple(zip(*sorted((tokens, accuracy) for accuracy, tokens in means)))
     panels[0]["x"] = "hours: imitation, then GRPO"
     return "\n".join([text, "", *lines]), [*panels, {"title": "test-time search, new numbers", "x": "tokens sampled per problem",
