@@ -1,7 +1,7 @@
 """Every algorithm on equal terms: the same warm start, the same number of sampled tokens, the same
 choice of learning rates.
 
-    python experiments/compare.py              an hour on 2 cores: six methods; goes on cell by cell where it was stopped
+    python experiments/compare.py              an hour on 2 cores: four methods; goes on cell by cell where it was stopped
     python experiments/compare.py --all        all of them: half a day
     python experiments/compare.py --many       32 optimizer steps a batch: only then do clips and ratios matter; --all --many: of all
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
@@ -29,7 +29,7 @@ METHODS = {"star": ("star", [], ("3e-4", "1e-3", "3e-3")), **{name: (name, [], R
            "cov --cov clip": ("cov", ["--cov", "clip"], RATES), "dpo --nll 0": ("dpo", ["--nll", "0"], RATES),
            "dpo --iterative": ("dpo", ["--iterative"], RATES), "grpo --curriculum band": ("grpo", ["--curriculum", "band"], RATES),
            "grpo --n-kv-head 1": ("grpo", ["--n-kv-head", "1"], RATES)}
-FEW = ("grpo", "maxrl", "nsr", "cov", "vineppo", "pods")
+FEW = ("grpo", "maxrl", "nsr", "cov")
 FULL = {"tokens": 1_000_000, "seeds": (0, 1, 2), "problems": 500, "samples": 64, "look": 5, "methods": {name: METHODS[name] for name in FEW}}
 QUICK = {"tokens": 200_000, "seeds": (0,), "problems": 100, "samples": 16, "look": 5,
          "methods": {name: (name, [], ("3e-4",)) for name in ("star", "grpo")}}
