@@ -1,5 +1,5 @@
 """What the experiments share. A cell is one computation, named by a few words, whose result is kept as JSON: an experiment that was
-stopped goes on where it was. Each cell runs in a process of its own with one thread, two cells at a time."""
+stopped goes on where it was. Each cell runs in a process of its own with one thread, two cells at a time (or plan["at_once"])."""
 import argparse
 import json
 import os
