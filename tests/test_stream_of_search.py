@@ -9,7 +9,6 @@ import pytest
 import torch
 from toys import seed
 
-import sft
 import tasks
 from tasks.countdown import steps
 from tasks.stream_of_search import HELD_OUT, LARGEST, TRAINED, aimed, makes
@@ -102,16 +101,14 @@ def test_kept_demonstrations_are_drawn_once_and_each_step_takes_its_own(tmp_path
     monkeypatch.syspath_prepend(pathlib.Path(tasks.__file__).parent.parent / "experiments")
     experiment, task = importlib.import_module("stream_of_search_longer"), tasks.load("stream_of_search")
     plan = experiment.FULL | {"kept": 1000, "batch": 8, "last": 2}
-    batch = experiment.batches(tmp_path, plan, "cpu", task, 0)
+    batch, known = experiment.batches(tmp_path, plan, "cpu", task, 0), {tuple(row) for row in experiment.draw(0).tolist()}
     monkeypatch.setattr(experiment, "draw", lambda number: 1 / 0)  # not again
     again = experiment.batches(tmp_path, plan, "cpu", task, 0)
     (tokens, mask), other = batch(5), experiment.batches(tmp_path, plan, "cpu", task, 1)(5)
     assert torch.equal(tokens, again(5)[0]) and not torch.equal(tokens, other[0]) and not torch.equal(tokens, batch(6)[0])
     assert len(batch(plan["imitation"] - 1)[0]) == 2
-    drawn, _ = sft.demonstrations(task, 1000, random.Random("stream of search, thousand 0"))
-    known = {tuple(row) for row in drawn.tolist()}
     for row, own in zip(tokens, mask):
-        assert tuple(row[:drawn.shape[1]].tolist()) in known
+        assert tuple(row.tolist()) in known
         text = task.tokenizer.decode(row[own].tolist()[:-1])
         assert text.startswith("<think>") and text.endswith("</answer>") and row[own][-1] == task.tokenizer.eos
         assert task.tokenizer.decode(row[:task.max_prompt_tokens].tolist()).endswith(".\n")
