@@ -139,5 +139,5 @@ def load_verifier(path, device="cpu"):
                          "the other")
     verifier = ScalarModel(model)
     verifier.load_state_dict(state.get("critic") or state["reward_model"])
-    verifier.kind, verifier.vocabulary = config["algo"], task.tokenizer.vocabulary
+    verifier.kind, verifier.vocabulary = config.get("kind", config["algo"]), task.tokenizer.vocabulary
     return verifier.requires_grad_(False)

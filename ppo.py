@@ -39,7 +39,7 @@ from dataclasses import dataclass
 
 import torch
 
-from config import setting
+from config import InputError, setting
 from grpo import actor, kl_estimate, token_weights
 from method import Method
 from model import ScalarModel, make_optimizer
@@ -152,6 +152,8 @@ class PPO(Method):
 
     def __init__(self, policy, task, config, generator=None, reward=None):
         super().__init__(policy, task, config, generator, reward)
+        if config.kl_target and not config.beta:
+            raise InputError("--kl-target: needs a --beta above 0 to begin with, for it is multiplied")
         self.reference = copy.deepcopy(policy).requires_grad_(False)
         self.critic = ScalarModel(policy)
         self.actor_optimizer = make_optimizer(policy, config.lr)

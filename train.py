@@ -173,6 +173,8 @@ def check_log_probs(run, rollout):
 def seconds_left(run, step_seconds):
     """A guess: the steps, the looks at val and the last look at test, all at the pace seen so far."""
     loop, left = run.loop, run.loop.steps - run.step
+    if loop.token_budget:
+        left = min(left, -(-(loop.token_budget - run.tokens) * run.step // run.tokens))
     pace = run.seconds["evaluation"] / (loop.test_problems * (loop.test_samples + 1))  # "before" is done
     looks = left // loop.eval_every * loop.eval_problems * 9 if loop.eval_every else 0
     return left * step_seconds * (2 if loop.baselines else 1) + pace * looks + run.seconds["evaluation"]
@@ -212,7 +214,7 @@ def collapse(history, width=5):
     if best("accuracy") < 0.01:
         warnings.append("fewer than one sample in a hundred has ever been right, so there is hardly anything to compare: a longer warm "
                         "start (--sft-steps), a larger --group-size or easier problems")
-    elif mean("reward", late) < 0.2 * best("reward"):
+    elif mean("reward", late) < 0.2 * best("reward") and best("reward") > 0:
         warnings.append("the reward has fallen to less than a fifth of what it was: the policy has collapsed; go back, and "
                         "lower --lr")
     if mean("entropy", late) < 0.05 * mean("entropy", early) and mean("accuracy", late) < 0.9:

@@ -203,11 +203,12 @@ class Verifier(Method):
             first, second = torch.arange(len(tokens), device=device).tensor_split(2)
             if part.epoch == 0:  # before the reward model has seen this batch, if it is one step: an honest look
                 final[part.rows] = (scores * at_end).sum(1).detach()
-            share = part.share if c.kind == "rm" else e.sum() / count
+            share = part.share if c.kind == "rm" else part.weights.sum()  # labels here / labels of this optimizer step
             return share * verifier_loss(c.kind, scores, e, y, first, second), {}
 
         metrics = {"labels": len(items) if c.kind == "rm" else count}
-        metrics |= optimize([Learner(self.optimizer, loss)], items, rollout.mask, c)
+        weigh = None if c.kind == "rm" else lambda rows: ends[rows] / ends[rows].sum()
+        metrics |= optimize([Learner(self.optimizer, loss)], items, rollout.mask, c, weigh)
         seen = items.T.flatten() if c.kind == "rm" else rows
         if 0 < int(right[seen].sum()) < len(seen):
             metrics["auc"] = auc(final[seen], right[seen])
@@ -282,6 +283,8 @@ def measure_steps(verifier, policy, task, rollout, limit, generator):
     positions = step_ends(rollout, task).nonzero().tolist()
     lengths = rollout.lengths.tolist()
     inside = [i for i, (b, t) in enumerate(positions) if t < lengths[b] - 1]  # at the end nothing is to be foreseen
+    if not inside:
+        return print("steps inside of solutions: none; this policy does not think in steps")
     begun = [(b, tokens[b][starts[b]:t + 1]) for b, t in (positions[i] for i in inside)]
     truth = torch.tensor([task.still_possible(rollout.problems[b], task.tokenizer.decode(ids)) for b, ids in begun])
     scores = torch.cat(scores_at(verifier, [tokens[b][:starts[b]] + ids for b, ids in begun]))

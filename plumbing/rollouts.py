@@ -15,7 +15,7 @@ One line is a group, the samples of one problem:
       alternatives    [piece, probability] of the LIKELIEST tokens at this place
       ref_logprobs    if there is a reference               values        of the state before the token, with a critic
       advantages      train: as the algorithm used them     ratios        train: what the clip compares, after the update
-      clipped         train: numbers of the tokens whose gradient the clip would remove now
+      clipped         train: numbers of the tokens whose gradient the clip would remove now (cispo: whose weight it would change)
 
 All of a token are aligned with `tokens`. With one optimizer step a batch the ratios are 1 while it is
 taken; what stands here is where it has led, and what a second one would find.
@@ -104,7 +104,8 @@ def after_update(method, rollout, seen):
     if "advantages" not in seen or not hasattr(c, "clip_low"):
         return {"ratios": rho}
     A = seen["advantages"]
-    clipped = ((A > 0) & (rho > 1 + c.clip_high)) | ((A < 0) & (rho < 1 - c.clip_low))
+    high, low = rho > 1 + c.clip_high, rho < 1 - c.clip_low
+    clipped = (A != 0) & (high | low) if getattr(c, "ratio", "") == "weight" else ((A > 0) & high) | ((A < 0) & low)
     return {"ratios": rho, "clipped": clipped & mask}
 
 

@@ -43,7 +43,7 @@ def cache_path(runs, task, model, config, seed):
     here = pathlib.Path(__file__).parent.parent
     code = [here / f"{name}.py"
             for name in ("config", "model", "optimize", "sample", "sft", "rewards", "tasks/__init__", "tasks/tokenizer", "tasks/serial", "tasks/dialogue")]
-    code.append(pathlib.Path(sys.modules[type(task).__module__].__file__))
+    code += [pathlib.Path(sys.modules[each.__module__].__file__) for each in type(task).__mro__[:-1]]  # but object
     determines = [task.name, asdict(task.options), asdict(model.config), asdict(config), seed, str(model.compute_dtype),
                   model.device.type, torch.__version__, [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]]
     return runs / f"warm-{task.name}-{hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:12]}"

@@ -885,3 +885,29 @@ def test_on_a_gpu_the_whole_batch_is_a_micro_batch_unless_memory_or_a_flag_says_
     assert (whole, sft) == (64 * 8, 64) and sizes(80e9, prompts=100)[0] == 800
     assert sizes(4 * 100 * row)[:2] == (100, 64) and sizes(4 * row)[:2] == (32, 32)  # never below the default
     assert sizes(80e9, micro_batch=7, sft_micro_batch=5)[:2] == (7, 5)
+
+
+def test_a_reward_below_zero_that_rises_is_no_collapse():
+    """--step-penalty: a fifth of a negative number is more than the number."""
+    line = {"accuracy": 0.1, "entropy": 0.5}
+    assert train.collapse([line | {"reward": -0.3}] * 5 + [line | {"reward": -0.2}] * 5) == []
+
+
+def test_the_time_that_is_left_ends_with_the_tokens():
+    loop = SimpleNamespace(steps=10**6, token_budget=100_000, eval_every=0, test_problems=1, test_samples=16, eval_problems=1, baselines=False)
+    run = SimpleNamespace(loop=loop, step=3, tokens=60_000, seconds={"evaluation": 0.0})
+    assert train.seconds_left(run, 2.0) == 2 * 2.0  # 20,000 tokens a step: two more
+
+
+def test_a_kl_target_wants_a_beta_to_move():
+    with pytest.raises(InputError, match="--beta above 0"):
+        catalogue.find("ppo")[0](None, None, SimpleNamespace(kl_target=0.5, beta=0.0))
+
+
+def test_a_warm_start_knows_the_file_its_task_is_built_on(monkeypatch):
+    """Stream of Search takes its steps from countdown.py."""
+    task, read = tasks.load("stream_of_search"), []
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path: read.append(path.name) or b"")
+    model = SimpleNamespace(config=sft.SFTConfig(), compute_dtype=torch.float32, device=torch.device("cpu"))
+    warm_starts.cache_path(pathlib.Path("runs"), task, model, sft.SFTConfig(), 0)
+    assert {"countdown.py", "stream_of_search.py"} <= set(read)

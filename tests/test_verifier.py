@@ -395,3 +395,11 @@ def test_the_auc_of_rm_is_over_the_rows_that_are_in_a_pair():
     rollout.right = lambda task: right
     expected = auc(scores[4:], right[4:])
     assert expected >= 0.5 and learner.update(rollout, right.float())["auc"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["orm", "prm", "rm"])
+def test_mini_batches_do_not_change_the_size_of_the_loss(kind):
+    """An undecided reward model pays ln 2, however many optimizer steps share the labels."""
+    for n in (1, 2):
+        _, metrics = step(trainer(kind, lr=0.0, mini_batches=n))
+        assert metrics["loss"] == pytest.approx(math.log(2), abs=1e-4)
