@@ -12,7 +12,8 @@ of one completion is
 with both brackets 0 unless the completion ended by itself: running out of tokens is a failure, not a
 cut-off episode. That is a sparse reward, and what it does not read may rot. `--step-penalty 0.3` is the
 dense one beside it: it reads the thinking too, and a completion with a false step in it
-(`task.steps_hold`) loses 0.3, whether it ended or not.
+(`task.steps_hold`) loses 0.3, whether it ended or not. It reads what the tasks read: marked attempts of
+the last <think>, or one closed chain. A false step without a mark, or behind </think>, costs nothing yet.
 
 A rule is a target that reinforcement learning pushes against for hours, so it must have no hole: every
 text a model (or a person) can produce gets a well-defined reward. Arithmetic is exact (fractions), the
