@@ -43,13 +43,13 @@ def pass_at_k(n, c, k):
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
-def fixed_problems(task, split, count):
+def fixed_problems(task, split, count, rng=None):
     """The `count` problems that every evaluation on `split` looks at: different ones, in the order in
     which they are drawn.
 
     Fewer if the split has fewer; that is, if 10,000 draws in a row have brought nothing new.
     """
-    rng, found, in_vain = random.Random(f"evaluation {split}"), {}, 0
+    rng, found, in_vain = rng or random.Random(f"evaluation {split}"), {}, 0
     while len(found) < count and in_vain < 10_000:
         problem = task.sample_problem(rng, split)
         in_vain = in_vain + 1 if problem.key in found else 0

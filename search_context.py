@@ -21,7 +21,7 @@ import math
 import torch
 
 from sample import generate, last_values, score
-from verifier import rollout_values, scores_at
+from verifier import judged, rollout_values, scores_at
 
 BATCH = 1024  # rows per call of the model
 
@@ -101,7 +101,9 @@ class SearchContext:
         only once.
         """
         squash = (lambda x: x.clamp(0, 1)) if self.verifier.kind == "ppo" else torch.sigmoid
+        rows = [judged(self.verifier.kind, row, self.ended(i, row)) for i, row in zip(problem_index, rows)]
         if shared and self.aggregate == "last":
+            shared = [min(n, len(row) - 1) for n, row in zip(shared, rows)]
             heads, tails = [row[:n] for row, n in zip(rows, shared)], [row[n:] for row, n in zip(rows, shared)]
             return squash(last_values(self.verifier, heads, tails)).tolist()
         positions = None

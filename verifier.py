@@ -232,6 +232,16 @@ def scores_at(model, rows, positions=None, batch=256):
     return found
 
 
+def judged(kind, row, ended):
+    """The tokens of a row, a list, whose score says how good it is: all of them. But a critic has learned what the state before
+    each token is worth, and nothing ever taught it what stands behind EOS: of a row that has ended it is asked one token earlier.
+
+    >>> judged("orm", [5, 6, 0], ended=True), judged("ppo", [5, 6, 0], ended=True), judged("ppo", [5, 6], ended=False)
+    ([5, 6, 0], [5, 6], [5, 6])
+    """
+    return row[:-1] if kind == "ppo" and ended else row
+
+
 @dataclass
 class MeasureConfig:
     """measuring a verifier"""
@@ -265,7 +275,8 @@ def measure_solutions(verifier, task, rollout, samples):
     right, texts = rollout.right(task).cpu(), rollout.completions(task.tokenizer)
     rows = [row[:length] for row, length in zip(rollout.tokens.tolist(), rollout.lengths.tolist())]
     print(f"{len(rows) // samples} test problems, {samples} samples each, {float(right.float().mean()):.3f} of them right")
-    print(f"AUC over all solutions: verifier {auc(torch.cat(scores_at(verifier, rows)), right):.3f}", end="")
+    whole = [judged(verifier.kind, row, ended) for row, ended in zip(rows, rollout.finished.tolist())]
+    print(f"AUC over all solutions: verifier {auc(torch.cat(scores_at(verifier, whole)), right):.3f}", end="")
     own = [task.own_verdict(text) for text in texts]
     if None not in own:
         print(f", what the solution says of itself {auc(torch.tensor(own).float(), right):.3f}", end="")

@@ -12,7 +12,7 @@ The setting: sums modulo 7 with two notations, 0 to 6 and N, I to VI. After the 
 number, then every further one and the sum so far: "5+3+6=" -> " 5 3 1 6 0". A third of the demonstrations is in digits, a third in Roman
 numerals, a third chooses at each step. Some of their steps are wrong. Three worlds:
   same      each notation errs in a quarter of all steps
-  half      each is at home in a part, and errs in half of the other steps: digits in those that add 0 to 3, Roman numerals in 4 to 6
+  half      each is at home in a part, and errs in half of the other steps: digits in those that add 4 to 6, Roman numerals in 0 to 3
   hardly    the same, but it errs in nine of ten of the other steps
 If mixing is only noise, the reward costs nothing anywhere; if each notation is good for something, it costs where they are divided, unless
 RL teaches each notation what only the other one knew. Rewards: none; target, the share of digits, with lambda.

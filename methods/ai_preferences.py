@@ -81,7 +81,8 @@ class AIPreferences(DPO):
         """-> first, second (N,): the rows of each pair; q (N,); metrics of the judge, with the rule
         over its shoulder."""
         answers, right = dialogue.answers(rollout, self.task), rollout.right(self.task)
-        places = torch.arange(0, len(answers) - 1, 2, device=right.device)
+        rows, G = torch.arange(len(answers), device=right.device), self.config.group_size
+        places = rows[(rows % G % 2 == 0) & (rows % G < G - 1)]  # of an odd group the last one stays alone
         first = places[[answers[i] != answers[i + 1] for i in places.tolist()]]
         p = preferences(self.judge, self.task, rollout, first, first + 1).to(right.device)
         q = (p[:, 0] + 1 - p[:, 1]) / 2 if self.config.orders == "both" else p[:, 0]

@@ -3,8 +3,8 @@
 The idea. In large systems one program samples and another one trains. They disagree: the sampler
 computes in lower precision, and its weights are some updates old, because nobody wants to wait. Then
 the samples are not the policy's, and "on-policy" is a wish. Here both causes can be switched on by
-themselves, and three ways to deal with them. The rest is GRPO: every setting of grpo.py, so every row
-of its TABLE, can be tried.
+themselves, and three ways to deal with them. The rest is GRPO: every setting of grpo.py can be tried,
+but --dynamic-sampling with tis, where rows that wait would lose their weights.
 
 The equations (mu: the sampler; pi_old: the trainer as this batch arrives; pi: as it learns):
 
@@ -12,24 +12,26 @@ The equations (mu: the sampler; pi_old: the trainer as this batch arrives; pi: a
     ratio    rho = pi / mu,      the same J                             PPO's own: what has moved too far already is clipped
     tis      rho = pi / pi_old,  J = min(pi_old / mu, C) min(rho A, clip(rho) A)       truncated importance sampling
 
-With C without bound the first step of tis has the exact gradient, whatever mu is (with --baseline
-leave_one_out --no-std), and a variance without bound; C cuts the variance and brings a bias: rare
-tokens of the sampler count too little. Source: arXiv:1802.01561 (V-trace's truncated weights); for
+For completions of one token, and with C without bound, the first step of tis has the exact gradient,
+whatever mu is (with --baseline leave_one_out --no-std), and a variance without bound; C cuts the
+variance and brings a bias: rare tokens of the sampler count too little. For longer completions a bias
+is left in any case: a token has its own weight, but what stands before and behind it was still written
+by mu, and that can even turn the sign of the gradient (test_one_weight_a_token_is_not_enough). Source: arXiv:1802.01561 (V-trace's truncated weights); for
 language models "Your efficient RL framework secretly brings you off-policy RL training",
 fengyao.notion.site/off-policy-rl, 2025.
 
 The recipe: that of grpo.py, but a batch waits --stale-steps steps before it is learned from, and the
 sampler computes in --sampler-dtype.
 
-What is simplified: each weight is that of one token. For whole sequences the product of all weights would be
-right, and mostly 0 or enormous.
+What is simplified: each weight is that of one token. The product of all weights of a completion would be
+right, and is mostly 0 or enormous.
 """
 import copy
 from dataclasses import dataclass
 
 import torch
 
-from config import setting
+from config import InputError, setting
 from grpo import GRPO, GRPOConfig
 from sample import Rollout, score
 
@@ -44,11 +46,15 @@ class OffPolicyConfig(GRPOConfig):
 
 
 class OffPolicy(GRPO):
-    """The algorithm as train.py sees it: see method.py."""
+    """The algorithm as train.py sees it: see method.py. InputError for settings that contradict each other."""
     Config = OffPolicyConfig
 
     def __init__(self, policy, task, config, generator=None, reward=None):
         super().__init__(policy, task, config, generator, reward)
+        if config.mismatch == "tis" and config.dynamic_sampling:
+            raise InputError("--dynamic-sampling: rows that wait would lose their weights; use --mismatch ratio or ignore")
+        if config.mismatch == "ratio" and policy.compute_dtype != torch.float32:
+            raise InputError("--mismatch ratio: in bfloat16 ratios start at 1 and mu is forgotten (grpo.actor); use --dtype float32, or --mismatch tis")
         self.queue = []  # (rollout, rewards), the oldest first
         if config.sampler_dtype != "float32":
             self.behavior = copy.copy(policy)  # the same weights, not a copy of them

@@ -13,8 +13,8 @@ The equations (s: the mean of r over the G answers to a proposed problem; P prop
     J         = J_solve + weight * J_propose                 both as in grpo.py
 
 The recipe:
-  1. sample P proposals; a proposal is valid if it can be read, has the task's sizes, and its key falls into the train split: of
-     val and test nothing is ever trained on. The others earn 0 and are not solved;
+  1. sample P proposals; a proposal is valid if it can be read, has the task's sizes, and its key falls into the train split: what
+     is solved is never of val or test. The others earn 0 and are not solved;
   2. sample G answers to each valid proposal (`collect`); the rule rewards them (train.py);
   3. reward the proposals (`proposer_rewards`); one optimizer step on both.
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import torch
 
-from config import setting
+from config import InputError, setting
 from dialogue import needed
 from grpo import GRPO, GRPOConfig, group_advantages, token_weights
 from optimize import optimize
@@ -79,11 +79,13 @@ def proposer_rewards(success, keys, kind="zero", repetition=0.0):
 
 
 class Propose(GRPO):
-    """The algorithm as train.py sees it: see method.py. InputError if the task has no such prompt."""
+    """The algorithm as train.py sees it: see method.py. InputError if the task has no such prompt, or a setting cannot be used here."""
     Config = ProposeConfig
 
     def __init__(self, policy, task, config, generator=None, reward=None):
         needed(task)
+        if config.dynamic_sampling or config.renew_reference:
+            raise InputError("--dynamic-sampling and --renew-reference: not with a method whose batches hold proposals as well; leave them out")
         super().__init__(policy, task, config, generator, reward)
 
     def collect(self, problems):
@@ -107,18 +109,18 @@ class Propose(GRPO):
                 success[i] = s
         keys = [problem.key if problem else f"not valid {i}" for i, problem in enumerate(self.proposed)]
         earned = torch.tensor(proposer_rewards(success, keys, c.proposer_reward, c.repetition))
-        solver, proposer = group_advantages(rewards, c.group_size, c.std), group_advantages(earned, P, c.std)
-        self.seen["advantages"] = solver
+        solver = self.seen["advantages"] = self.advantages(rollout, self.shape(rollout, rewards.to(self.policy.device)))  # (B, T)
+        proposer = group_advantages(earned, P, c.std).to(solver)
         self.steps += 1
         metrics = {"kl": self.kl(rollout), "propose_reward": float(earned.mean())} | self.curriculum([self.proposed[i] for i in places])
         both = join([rollout, self.proposals])
         fit = lambda x: torch.nn.functional.pad(x, (0, both.mask.shape[1] - x.shape[1]))
         weights = torch.cat((fit(token_weights(rollout.mask, c.loss_aggregation, self.max_new_tokens)),
                              fit(token_weights(self.proposals.mask, c.loss_aggregation, self.max_new_tokens)) * c.proposer_weight))
-        advantages = torch.cat((solver, proposer)).to(both.tokens.device)
-        rows = (advantages != 0 if c.beta == c.entropy_bonus == 0 else both.mask.any(1)).nonzero()[:, 0]
+        advantages = torch.cat((fit(solver), proposer[:, None].expand(P, both.mask.shape[1])))
+        rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else both.mask.any(1)).nonzero()[:, 0]
         steps = min(c.mini_batches, len(rows))
-        learner = self.learner(both, advantages[:, None].expand(both.mask.shape))
+        learner = self.learner(both, advantages)
         return metrics | optimize([learner], rows, both.mask, c, lambda rows: weights[rows] * steps,
                                   self.generator if steps > 1 else None)
 

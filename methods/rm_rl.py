@@ -52,7 +52,8 @@ def judge_scores(judge, kind, rollout, task, batch=256):
     scores = torch.cat([judge(tokens) for tokens in rollout.tokens.split(batch)])  # (B, T), after each token
     if kind == "prm":
         return scores.sigmoid().masked_fill(~step_ends(rollout, task), 1.0).amin(1)
-    last = scores.gather(1, rollout.lengths[:, None] - 1)[:, 0]
+    place = rollout.lengths - 1 - (rollout.finished.long() if kind == "ppo" else 0)  # a critic: before EOS, see verifier.judged
+    last = scores.gather(1, place[:, None])[:, 0]
     return last.sigmoid() if kind == "orm" else last
 
 

@@ -40,7 +40,7 @@ import torch
 
 from config import setting
 from dialogue import needed, second_turn
-from grpo import group_advantages, policy_loss, token_weights
+from grpo import actor, group_advantages, kl_estimate, token_weights
 from method import Method
 from model import make_optimizer
 from optimize import Learner, optimize
@@ -129,19 +129,18 @@ class SCoRe(Method):
         weights = token_weights(both.mask, "constant", 2 * self.max_new_tokens)
         held = []
 
-        def loss(part):
-            tokens, mask, old, A, beta, y1 = part.cut(both.tokens, both.mask, both.logprobs, advantages, betas, is_first)
-            logprobs, _ = score(self.policy, tokens, c.temperature)
+        def hold_on(part, logprobs, _):
+            """The KL, of which each answer has its own weight."""
+            tokens, mask, beta, y1 = part.cut(both.tokens, both.mask, betas, is_first)
             with torch.no_grad():
                 ref_logprobs, _ = score(self.reference, tokens, c.temperature)
             held.append((logprobs.detach() - ref_logprobs)[y1].sum())
-            value, stats = policy_loss(logprobs, old, A, mask, clip_low=c.clip_low, clip_high=c.clip_high,
-                                       aggregate="constant", ref_logprobs=ref_logprobs, beta=beta, kl_estimator="k2",
-                                       weights=part.weights)
-            return value, {"clip_fraction": (stats["clip_fraction"] * mask.sum(), mask.sum())}
+            kl = kl_estimate(logprobs.masked_fill(~mask, 0.0), ref_logprobs.masked_fill(~mask, 0.0), "k2")
+            return (part.weights * beta * kl).sum()
 
+        loss, before = actor(self.policy, both, advantages, c, more=hold_on, aggregate="constant")
         rows, steps = both.mask.any(1).nonzero()[:, 0], c.mini_batches
-        metrics = optimize([Learner(self.optimizer, loss)], rows, both.mask, c, lambda rows: weights[rows] * steps,
+        metrics = optimize([Learner(self.optimizer, loss, before=before)], rows, both.mask, c, lambda rows: weights[rows] * steps,
                            self.generator if steps > 1 else None)
         metrics["kl_first"] = float(sum(held)) / max(1, int(is_first.sum())) / c.epochs
         return metrics | turns(self.task, self.first, rollout) | {"stage": 0 if plain else 1 if hold else 2}

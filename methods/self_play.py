@@ -28,9 +28,9 @@ from dataclasses import dataclass
 
 import torch
 
-from config import setting
+from config import InputError, setting
 from dialogue import about, answers, ask, needed
-from grpo import GRPO, GRPOConfig, group_advantages, token_weights
+from grpo import GRPO, GRPOConfig, token_weights
 from optimize import optimize
 from sample import Rollout, completion_mask, join, score
 from tasks.dialogue import reliable
@@ -61,11 +61,13 @@ def written_checks(model, prompts, verdicts, pad, temperature):
 
 
 class SelfPlay(GRPO):
-    """The algorithm as train.py sees it: see method.py. InputError if the task has no such prompt."""
+    """The algorithm as train.py sees it: see method.py. InputError if the task has no such prompt, or a setting cannot be used here."""
     Config = SelfPlayConfig
 
     def __init__(self, policy, task, config, generator=None, reward=None):
         needed(task)
+        if config.dynamic_sampling or config.renew_reference:
+            raise InputError("--dynamic-sampling and --renew-reference: not with a method whose batches hold checks as well; leave them out")
         super().__init__(policy, task, config, generator, reward)
 
     def verdicts(self, rollout):
@@ -87,7 +89,7 @@ class SelfPlay(GRPO):
         metrics = {"kl": self.kl(rollout), "judge_accuracy": float(((v > 0.5) == right).float().mean()), "verdict": float(v.mean())}
         if 0 < int(right.sum()) < len(right):
             metrics |= {"auc": auc(v, right), "fooled": float(v[~right].mean())}
-        advantages = self.seen["advantages"] = group_advantages(v, c.group_size, c.std)
+        advantages = self.seen["advantages"] = self.advantages(rollout, self.shape(rollout, v))  # (B, T)
         weights = token_weights(rollout.mask, c.loss_aggregation, self.max_new_tokens)
         batch, places = rollout, readable.nonzero()[:, 0]
         shown = places[torch.randperm(len(places), generator=self.generator, device=places.device)[:c.labels]].tolist()
@@ -101,10 +103,10 @@ class SelfPlay(GRPO):
             batch = join([rollout, checks])
             fit = lambda x: torch.nn.functional.pad(x, (0, batch.mask.shape[1] - x.shape[1]))
             weights = torch.cat((fit(weights), fit(c.verifier_weight * token_weights(checks.mask, "token_mean"))))
-            advantages = torch.cat((advantages, torch.ones(len(shown), device=advantages.device)))
-        rows = (advantages != 0 if c.beta == c.entropy_bonus == 0 else batch.mask.any(1)).nonzero()[:, 0]
+            advantages = torch.cat((fit(advantages), torch.ones(batch.mask[len(rollout.mask):].shape, device=advantages.device)))
+        rows = ((advantages != 0).any(1) if c.beta == c.entropy_bonus == 0 else batch.mask.any(1)).nonzero()[:, 0]
         steps = min(c.mini_batches, len(rows))
-        learner = self.learner(batch, advantages[:, None].expand(batch.mask.shape))
+        learner = self.learner(batch, advantages)
         return metrics | optimize([learner], rows, batch.mask, c, lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)
 
 

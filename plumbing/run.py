@@ -43,7 +43,7 @@ class Config:
     n_embd: int = setting(128, "width, a multiple of 2 * n_head", low=2, high=16384)
     block_size: int = setting(0, "context length in tokens; 0: what the task needs", low=0, high=65536)
     steps: int = setting(200, "steps of reinforcement learning", low=0, high=10**7)
-    train_problems: int = setting(0, "train on this many problems, over and over; 0: fresh ones in each step", low=0, high=10**6)
+    train_problems: int = setting(0, "train on this many different problems, over and over; 0: fresh ones in each step", low=0, high=10**6)
     curriculum: str = setting("none", "which problems are kept, p being the share of right samples when one was seen last: all; each with "
                               "probability 1 - p; those of 0.2 < p < 0.8", choices=("none", "priority", "band"))
     lr_schedule: str = setting("constant", "what becomes of the learning rates of the algorithm over the run",
@@ -121,8 +121,7 @@ class Run:
         """Build the algorithm on the warm start, and the random states of the loop. Each phase has its own."""
         seed = self.loop.seed
         self.rng = random.Random(f"problems {seed}")
-        few = random.Random(f"train problems {seed}")
-        self.train_problems = [self.task.sample_problem(few, "train") for _ in range(self.loop.train_problems)]
+        self.train_problems = fixed_problems(self.task, "train", self.loop.train_problems, random.Random(f"train problems {seed}"))
         self.solved = {}  # --curriculum: of the problems that were seen, the share of right samples
         self.generator = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(seed)

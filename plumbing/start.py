@@ -6,7 +6,6 @@ from dataclasses import fields, is_dataclass
 import torch
 
 import checkpoint
-import grpo
 import method
 import tasks
 import verifier
@@ -64,7 +63,7 @@ def read_config(folder):
 
 def config_classes(algo, task):
     """The dataclasses that a command line is made from. "sft" samples like the others when it is evaluated."""
-    algorithm = grpo.GRPOConfig if algo == "sft" else catalogue.find(algo)[0].Config
+    algorithm = SamplingConfig if algo == "sft" else catalogue.find(algo)[0].Config
     return {"loop": Config, "algorithm": algorithm, "options": tasks.task_class(task).Options,
             "sft": SFTConfig, "rewards": RewardConfig}
 

@@ -151,11 +151,12 @@ def test_a_run_is_trained_on_if_it_is_to_take_more_steps(experiment, tmp_path, m
 
 
 def test_32_updates_a_batch_are_another_plan_with_its_own_results(experiment):
-    """The same methods and as many rates, a quarter of each."""
+    """Those whose ratios differ, or all; as many rates, a quarter of each."""
     module = experiment("compare")
-    plan = module.many(module.FULL)
+    plan, all_of_them = module.many(module.FULL), module.everything(module.FULL)
     assert plan["methods"]["grpo"] == ("grpo", ["--epochs", "1", "--mini-batches", "32"], ("3.75e-05", "7.5e-05", "0.00015"))
-    assert plan["methods"].keys() == module.FULL["methods"].keys() and plan["tokens"] == module.FULL["tokens"]
+    assert {*plan["methods"]} == {*module.RATIOS} and plan["tokens"] == module.FULL["tokens"]
+    assert module.many(all_of_them)["methods"].keys() == all_of_them["methods"].keys()
 
 
 def test_a_variant_of_an_experiment_has_a_folder_of_its_own(tmp_path):

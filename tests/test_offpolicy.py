@@ -4,6 +4,7 @@ import itertools
 import pytest
 import torch
 
+from config import InputError
 from methods.offpolicy import OffPolicy, OffPolicyConfig
 from toys import Bigram, eight, seeded, tiny_gpt, written
 
@@ -32,6 +33,33 @@ def test_without_a_cap_the_gradient_is_exact():
     exact = P * (PAYOFF - P @ PAYOFF)
     torch.testing.assert_close(slope(mismatch="tis", tis=1e6), exact, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(slope(mismatch="ratio"), exact, atol=1e-6, rtol=1e-4)
+
+
+def test_one_weight_a_token_is_not_enough():
+    """Two tokens behind a 2, r = 1 if the second one is 1. Behind a first 1 the policy goes on with 1 in 3/4, behind a 0 in 1/4; the
+    sampler the other way round. So the policy should write 1 first, and is told to write 0: pi(0) pi(1) (V(1) - V(0)) with the
+    sampler's V. Every pair of completions, as often as it comes; the mean over a row's tokens halves it."""
+    def table(first, behind_0, behind_1):
+        rows = torch.tensor([[1 - behind_0, behind_0, 1e-9], [1 - behind_1, behind_1, 1e-9], [1 - first, first, 1e-9]])
+        return rows.log()
+    policy, sampler = Bigram(table(1 / 4, 1 / 4, 3 / 4)), Bigram(table(1 / 2, 3 / 4, 1 / 4))
+    written_by_it = [(0, 0)] + [(0, 1)] * 3 + [(1, 0)] * 3 + [(1, 1)]
+    rows = [[2, *one] for pair in itertools.product(written_by_it, repeat=2) for one in pair]
+    algorithm = make(policy, group_size=2, baseline="leave_one_out", std=False, clip_low=1.0, clip_high=1e6, mismatch="tis", tis=1e6)
+    algorithm.optimizer.step = lambda **_: 0.0
+    algorithm.update(written(sampler, rows), torch.tensor([float(row[-1] == 1) for row in rows]))
+    exact = 3 / 16 * (3 / 4 - 1 / 4) / 2
+    assert float(-policy.table.grad[2, 1]) == pytest.approx(-exact, rel=1e-4)
+
+
+def test_what_it_cannot_do_it_says():
+    with pytest.raises(InputError, match="--dynamic-sampling"):
+        make(tiny_gpt(vocab_size=6), dynamic_sampling=True)
+    make(tiny_gpt(vocab_size=6), dynamic_sampling=True, mismatch="ignore")
+    policy = tiny_gpt(vocab_size=6)
+    policy.compute_dtype = torch.bfloat16
+    with pytest.raises(InputError, match="--mismatch ratio"):
+        make(policy, mismatch="ratio")
 
 
 def test_a_cap_lets_what_the_sampler_seldom_writes_count_too_little():

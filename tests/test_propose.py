@@ -105,6 +105,28 @@ def one_update(success, **settings):
     return (look() - before).tolist(), metrics
 
 
+@pytest.mark.parametrize("flag", ["dynamic_sampling", "renew_reference"])
+def test_what_a_batch_with_proposals_cannot_do_is_refused(flag):
+    with pytest.raises(InputError, match="--dynamic-sampling"):
+        make(Bigram(torch.zeros(V, V)), **{flag: 1})
+
+
+@pytest.mark.parametrize("settings", [{"baseline": "one"}, {"std": False}, {"overlong": 0.9}, {"top_entropy": 0.2}])
+def test_the_settings_of_grpo_are_heeded(settings):
+    """The solver's advantages differ from those without the setting."""
+    found = []
+    for each in ({}, settings):
+        method = make(tiny_gpt(V, block_size=64), prompts=2, **each)
+        problem = of_split("train")
+        method.proposed, rows = [problem] * 2, [ENCODE(problem.prompt) + ENCODE("<think></think><answer>5") * k + [EOS] for k in (1, 2, 1, 2)]
+        method.proposals = written(method.policy, [PROPOSE + ENCODE(problem.prompt) + [EOS]] * 2)
+        rollout = written(method.policy, rows, len(ENCODE(problem.prompt)))
+        rollout.problems, rollout.right = [problem] * 4, lambda task: torch.tensor([True, False, False, False])
+        method.update(rollout, torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        found.append(method.seen["advantages"])
+    assert not torch.equal(*found)
+
+
 def test_the_proposal_that_is_sometimes_solved_becomes_likelier():
     """s = 1/2 earns 1/2, s = 1 nothing: A = 1 and -1."""
     (three, four), metrics = one_update([1, 2])

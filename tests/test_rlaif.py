@@ -101,6 +101,14 @@ def test_answers_that_are_the_same_make_no_pair(monkeypatch):
     assert algorithm.label(wrote(algorithm.policy, WRONG, RIGHT))[2].tolist() == [1.0]
 
 
+def test_of_an_odd_group_one_answer_stays_alone(monkeypatch):
+    """Two problems, three answers each: the third answer of the first one is not compared with the first of the second."""
+    monkeypatch.setattr("methods.ai_preferences.preferences", lambda judge, task, rollout, one, two: torch.tensor([[0.9, 0.3]] * len(one)))
+    algorithm = AIPreferences(tiny_gpt(VOCABULARY, 96), TASK, AIPreferencesConfig(**(FREE | {"group_size": 3})), seeded())
+    first, second, *_ = algorithm.label(wrote(algorithm.policy, RIGHT, WRONG, RIGHT, WRONG, RIGHT, WRONG))
+    assert (first.tolist(), second.tolist()) == ([0, 3], [1, 4])
+
+
 @pytest.mark.parametrize("q, margin", [(0.8, math.log(4)), (0.5, 0.0)])
 def test_a_soft_label_has_a_margin_at_which_it_stops(q, margin):
     """The slope of the loss is sigmoid(m) - q: 0 at m = log q / (1 - q)."""

@@ -46,6 +46,12 @@ def test_an_outcome_judge_is_asked_at_the_end():
     assert judge_scores(Says(), "orm", rollout, TASK).tolist() == pytest.approx(torch.tensor([1.0, 4.0]).sigmoid().tolist())
 
 
+def test_a_critic_as_a_judge_is_asked_before_the_end():
+    """TWO is 6, COMMA 4: EOS, behind which a critic has learned nothing, is not looked at."""
+    rollout = wrote(tiny_gpt(vocab_size=10), RIGHT, CUT)
+    assert judge_scores(Says(), "ppo", rollout, TASK).tolist() == [6, 4]
+
+
 def test_a_process_judge_says_what_its_worst_step_says():
     """Steps end with a comma and with the end: 4 and 1 in the first row, with the sign turned -4 and -1."""
     rollout = wrote(tiny_gpt(vocab_size=10), RIGHT, WRONG)

@@ -99,6 +99,13 @@ def test_the_kl_holds_the_first_answer_in_stage_one_and_both_in_stage_two(stage_
     assert metrics["kl_first"] == pytest.approx(float((both.logprobs - ref)[first].mean()), rel=1e-3)
 
 
+def test_in_low_precision_the_ratio_starts_at_one():
+    """Trap 35. Clip bounds of 0 would remove whatever differs; here nothing does."""
+    method = make(clip_low=0.0, clip_high=0.0, lr=0.0)
+    method.policy.compute_dtype = torch.bfloat16
+    assert method.update(method.collect(problems()), torch.tensor([0.0, 1.0, 0.0, 0.0]))["clip_fraction"] == 0
+
+
 def test_plain_has_neither_stage_nor_bonus_nor_kl():
     method, _, rollout, metrics = updated(stages="plain", alpha=7.0, beta_first=9.0, beta_both=9.0)
     second = method.seen["advantages"][0, rollout.prompt_lengths[0]]

@@ -178,6 +178,17 @@ def test_a_critic_says_a_share_and_no_log_odds():
     assert context.verifier_score([0] * 3, [[THREE, GO], [THREE, GO, ONE, COMMA], [THREE, GO, TWO]]) == [0, 0, 1]
 
 
+def test_a_critic_is_asked_before_the_end_and_never_what_stands_behind_it():
+    """Nothing taught it: `sample.values` looks at the states before the tokens. EOS would say 3; the token before it says 1 or 2."""
+    context = context_of(verifier=Verifier("ppo"))
+    context.verifier.table *= 0.25
+    context.prompts = [[THREE, GO]]
+    rows = [[THREE, GO, ONE, EOS], [THREE, GO, TWO, EOS], [THREE, GO, TWO]]
+    assert context.verifier_score([0] * 3, rows) == [0.25, 0.5, 0.5]
+    context.verifier.kind = "orm"
+    assert context.verifier_score([0], rows[:1]) == [pytest.approx(sigmoid(0.75))]
+
+
 def test_own_confidence_is_the_geometric_mean_of_the_probabilities():
     """1/2 for the 1, 1/2 for the end; 0.8 for the 2, 0.2 for the comma. The padding of the shorter row does not count."""
     policy = writes(GO={ONE: 0.2, TWO: 0.8}, ONE={EOS: 0.8, COMMA: 0.2}, TWO={COMMA: 0.2, EOS: 0.8}, COMMA={ONE: 1.0})

@@ -306,8 +306,8 @@ def test_training_on_one_problem_uses_that_problem_only(runs, monkeypatch, strai
 
 
 def test_training_on_a_few_problems_uses_no_others(runs, monkeypatch):
-    few = start.start([*TINY, "--train-problems", "3", "--steps", "3", "--out", str(runs / "few")])
-    assert len(few.train_problems) == 3 and {split_of(problem.key) for problem in few.train_problems} == {"train"}
+    few = start.start([*TINY, "--train-problems", "60", "--steps", "3", "--out", str(runs / "few")])
+    assert len({problem.key for problem in few.train_problems}) == 60 and {split_of(problem.key) for problem in few.train_problems} == {"train"}
     few.train_problems = fixed_problems(few.task, "val", 3)  # three different ones, for certain
     steps = prompts_of_each_step(monkeypatch, lambda: train.train(few))
     assert len(steps) == 3 and set.union(*steps) == {problem.prompt for problem in few.train_problems}
@@ -458,8 +458,14 @@ def test_a_token_budget_ends_the_run(runs):
 
 
 def test_the_warm_start_alone_is_a_run_too(runs):
-    summary = train.main(["--algo", "sft", *TINY, "--out", str(runs / "sft")])
+    summary = train.main(["--algo", "sft", *(flag for flag in TINY if flag not in ("--lr", "0.003")), "--out", str(runs / "sft")])
     assert summary["steps"] == 0 and summary["before"] == summary["after"] and log(runs / "sft") == []
+
+
+def test_the_warm_start_takes_no_setting_that_it_would_ignore(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--algo", "sft", *TINY])
+    assert "--lr" in capsys.readouterr().err
 
 
 def test_a_run_can_start_from_another(runs, straight, capsys):
