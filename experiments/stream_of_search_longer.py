@@ -17,7 +17,7 @@ import multiprocessing
 import random
 
 import stream_of_search as before
-from cells import main, spread
+from cells import main, metrics, spread
 
 FULL = before.FULL | {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo"), "batch": 512, "last": 64,
                       "kept": 600_000, "flags": ["--lr-schedule", "linear"], "search": 200, "budgets": (128, 256, 512, 1024, 2048, 4096),
@@ -78,6 +78,18 @@ def think_longer(run, plan, method):
     return [[each["accuracy"], each["tokens"]] for each in found]
 
 
+def luck(folder, plan, seed):
+    """Random legal search on val, at every look with as many tokens as the policy needs for an answer then -> hours, share solved."""
+    import evaluate, tasks
+    task = tasks.load("stream_of_search")
+    problems, attempt = evaluate.fixed_problems(task, "val", 100), 6 * (task.options.numbers - 1) + 1  # tokens of an attempt
+    looks = [(line["cpu_seconds"], line["length"]) for line in map(json.loads, (folder / f"warm-{seed}" / "curve.jsonl").open())]
+    lines, end = metrics(folder / f"grpo-{seed}"), looks[-1][0]
+    looks += [(end + sum(each["seconds"] for each in lines[:m["step"]]), m["val_length"]) for m in lines if "val_pass@1" in m]
+    at = lambda length: task.random_search(problems, max(1.0, (length - task.min_new_tokens) / attempt), searches=16)
+    return [seconds / 3600 for seconds, _ in looks], [at(length) for _, length in looks]
+
+
 def cell(folder, plan, stage, seed, which=""):
     """A stage: make it, or measure it on one of the two test sets, or with a method of search."""
     import torch
@@ -105,6 +117,7 @@ def report(folder, plan, get):
         for aim, seeds, (_, tokens) in zip(plan.get(method, plan["budgets"]), budgets, means):
             lines.append(f"| {title} | {aim} | {spread(accuracy for accuracy, _ in seeds)} | {tokens:.0f} |")
         curves[title] = tuple(zip(*sorted((tokens, accuracy) for accuracy, tokens in means)))
+    panels[0]["curves"][f"random search, seed {plan['seeds'][0]}"] = luck(folder, plan, plan["seeds"][0])
     panels[0]["x"] = "hours: imitation, then GRPO"
     return "\n".join([text, "", *lines]), [*panels, {"title": "test-time search, new numbers", "x": "tokens sampled per problem",
                                                      "y": "share solved", "log": 2, "curves": curves}]
