@@ -1,9 +1,9 @@
 """Every algorithm on equal terms: the same warm start, the same number of sampled tokens, the same
 choice of learning rates.
 
-    python experiments/compare.py              an hour on 2 cores: four methods; goes on cell by cell where it was stopped
+    python experiments/compare.py              an hour and a half on 2 cores: six methods; goes on cell by cell where it was stopped
     python experiments/compare.py --all        all of them: half a day
-    python experiments/compare.py --many       32 optimizer steps a batch: only then do clips and ratios matter; --all --many: of all
+    python experiments/compare.py --many       32 optimizer steps a batch, five methods: only then do clips and ratios matter; --all --many: of all
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
 The claim to be examined: which way of learning from a rule gets most out of a token, and which keeps

@@ -16,7 +16,7 @@ from toys import seed
 # Tests of the rooms beside the core: run where they are named, or with THINKSMALL_ALL=1, as CI does.
 BESIDE = {f"test_{name}.py" for name in """
     exercises sheets check_run pretend_gpu bench_gpu browser live view ask rollouts track export
-    experiments bond cov pods distill offpolicy prime rm_rl sdpo star vineppo genrm rlaif score critique
+    experiments bond cov pods dagger distill offpolicy prime rm_rl sdpo star vineppo genrm rlaif score critique
     propose self_play small claims facts coconut coverage mcts_noise compute_optimal longer_or_larger
     games distillation_recipe leco playing judge_accuracy credit gym_table scaling trl hunt exact bench stream_of_search
     """.split()}

@@ -228,7 +228,7 @@ def dealt(monkeypatch):
 @pytest.mark.parametrize("algo", HERE)
 def test_every_algorithm_runs_through_the_loop(runs, algo, dealt, straight):
     """The seam: two steps, with finite metrics, and a folder that holds a whole run."""
-    needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"]}
+    needs = {"ppo": ["--critic-warmup", "0"], "distill": ["--teacher", straight], "rm_rl": ["--judge-steps", "2"], "dagger": ["--cot", "on"]}
     talks = TALKS.split() if "dialogue" in catalogue.find(algo)[1] else []  # a dialogue is about a chain of thought
     out, more = runs / f"two-steps-{algo}", map(str, [*needs.get(algo, []), *talks])
     train.main([*TINY, *more, "--algo", algo, "--steps", "2", "--out", str(out)])
@@ -248,6 +248,7 @@ def waits(state):
     ("dapo", "", waits),
     ("dpo", "--iterative --mini-batches 2", lambda state: True),
     ("star", "--mini-batches 2", lambda state: True),
+    ("dagger", "--cot on --mini-batches 2", lambda state: True),
     ("vineppo", "--mini-batches 2", lambda state: True),
     ("cispo", "--curriculum priority --renew-reference 2 --beta 0.1", lambda state: state["steps"] == 3),
     ("cov", "", lambda state: True),

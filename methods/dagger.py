@@ -1,0 +1,118 @@
+"""DAgger: the policy goes wrong in its own way, and a teacher shows what would have been right from there.
+
+The idea. A demonstration shows the teacher's mistakes and how the teacher goes on after them. The policy makes other mistakes, and how to
+go on after those it has never seen: so it tries again what it has just tried. Let it write, then, keep the attempts that failed, and have
+the teacher, who knows the solution, write the next one. Imitate that one alone.
+
+The equation (arXiv:1011.0686, algorithm 3.1 with beta_1 = 0; x: a problem, h ~ pi: the policy's own failed attempts, y*: what the teacher
+writes after them):
+
+    loss = - 1/N sum_t log pi(y*_t | x, h, y*_<t)          the states are the policy's, the actions the teacher's; N: tokens of all y*
+
+Beside it: the warm start takes h from the teacher too. STaR (star.py) has no teacher, and learns only from samples that were right anyway.
+GRPO has none either, and pays all tokens of a sample alike: a second attempt that repeats the first one costs it little.
+
+The recipe:
+  1. sample one completion of each problem (`collect`);
+  2. keep its attempts up to the first that is not what a teacher would write: illegal, marked wrongly, or found; cut that at a random place
+     (`own_attempts`);
+  3. append a planted solution and its answer; imitate these, from the mark before them on, as the warm start imitates demonstrations.
+
+What is simplified: the paper collects the states of all rounds and trains anew on all of them; here each batch is used once, and the policy
+goes on from where it is. Tasks: those whose demonstrations are lists of attempts, countdown and stream_of_search.
+"""
+import random
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from config import InputError, setting
+from method import Method
+from model import make_optimizer
+from optimize import Learner, optimize
+from sample import SamplingConfig, completion_mask, score
+
+
+@dataclass
+class DAggerConfig(SamplingConfig):
+    """DAgger"""
+    prompts: int = setting(128, "problems per step", low=1, high=65536)
+    group_size: int = setting(1, "samples per problem; nothing compares them", low=1, high=65536)
+    lr: float = setting(0.004, "AdamW's rate (embedding, norms)", low=0.0, high=1.0)
+    muon_lr: float = setting(0.002, "Muon's rate (hidden matrices); 0: AdamW does all", low=0.0, high=1.0)
+    epochs: int = setting(1, "passes over each batch", low=1, high=1000)
+    mini_batches: int = setting(1, "optimizer steps per pass", low=1, high=65536)
+    micro_batch: int = setting(32, "rows per forward pass; memory and speed only; on a GPU the whole batch, unless set", low=1, high=65536)
+    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm", low=0.0, high=1e9)
+
+
+def teacher_of(task):
+    """The same task, whose demonstrations are a planted solution at once. InputError if they are no list of attempts."""
+    known = {f.name for f in fields(task.options)}
+    if "attempts" not in known or getattr(task.options, "cot", "on") == "off":
+        raise InputError(f"--algo dagger: the demonstrations of {task.name} are no list of attempts that one could go on with; "
+                         "use --task countdown with --cot on, or stream_of_search")
+    sure = {"attempts": 1, "expert_share": 1.0, "cheat_share": 0.0}
+    return type(task)(replace(task.options, **{name: value for name, value in sure.items() if name in known}))
+
+
+def own_attempts(task, problem, completion):
+    """The failed attempts that a completion begins with, as a teacher might have written them -> list of lines, at most `task.options.attempts`.
+
+    >>> import tasks
+    >>> task = tasks.load("countdown")
+    >>> text = "<think>7 - 5 = 2, 3 * 2 = 6, failed\\n7 + 5 = 12, 12 + 3 = 16, failed\\n"  # 12 + 3 is not 16
+    >>> own_attempts(task, task.problem((3, 5, 7), 22), text)
+    ['7 - 5 = 2, 3 * 2 = 6, failed\\n']
+    """
+    kept = []
+    for line in completion.removeprefix("<think>").split("</think>")[0].split("\n")[:-1]:
+        steps, _, mark = line.rpartition(", ")
+        if mark != "failed" or task.check_attempt(problem, steps) in (None, problem.answer):
+            break
+        kept.append(line + "\n")
+    return kept[:task.options.attempts]
+
+
+class DAgger(Method):
+    """The algorithm as train.py sees it: see method.py. InputError if the task has no attempts to go on with."""
+    Config, saved = DAggerConfig, ("optimizer",)
+
+    def __init__(self, policy, task, config, generator=None, reward=None):
+        super().__init__(policy, task, config, generator, reward)
+        self.teacher, self.optimizer = teacher_of(task), make_optimizer(policy, config.lr, config.muon_lr)
+
+    def corrected(self, rollout):
+        """-> tokens (B, T), padded on the right; mask (B, T) bool: what the teacher wrote, and the token before it; attempts kept a row."""
+        encode, end, rows, starts, attempts = self.task.tokenizer.encode, self.task.tokenizer.eos, [], [], 0
+        rng = random.Random(int(torch.randint(2**31, (), generator=self.generator, device=self.policy.device)))
+        for problem, text in zip(rollout.problems, rollout.completions(self.task.tokenizer)):
+            own = own_attempts(self.task, problem, text)
+            own = own[:rng.randint(0, len(own))]
+            begun = encode(f"{problem.prompt}<think>{''.join(own)}")
+            rows.append(begun + encode(self.teacher.demonstration(problem, rng).removeprefix("<think>")) + [end])
+            starts.append(len(begun) - 1)
+            attempts += len(own)
+        longest, device = max(map(len, rows)), self.policy.device
+        tokens = torch.tensor([row + [self.task.tokenizer.pad] * (longest - len(row)) for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        return tokens, completion_mask(torch.tensor(starts, device=device), lengths, longest), attempts / len(rows)
+
+    def update(self, rollout, rewards):
+        """The rewards are not looked at: the teacher knows the solution -> metrics, a dict of floats (see docs/glossary.md)."""
+        tokens, mask, attempts = self.corrected(rollout)
+
+        def loss(part):
+            logprobs, _ = score(self.policy, part.cut(tokens)[0])
+            return -(logprobs * part.cut(mask)[0]).sum() / part.tokens, {}
+
+        return {"own_attempts": attempts} | optimize([Learner(self.optimizer, loss)], torch.arange(len(tokens), device=mask.device), mask,
+                                                     self.config, generator=self.generator)
+
+
+# Exercises
+# 1. Never cut (`own` as long as it is), or always to nothing: then this is the warm start with a sure teacher. What becomes of pass@1, and
+#    of the share of attempts that repeat an earlier one?
+# 2. Let the loss cover the policy's own attempts too. test_only_what_the_teacher_writes_is_imitated fails; which method of this project
+#    is that, for the rows that were right?
+# 3. Have the teacher begin inside of the last attempt, at the first step from which the target cannot be reached (`still_possible`).
