@@ -14,8 +14,8 @@ GRPO has none either, and pays all tokens of a sample alike: a second attempt th
 
 The recipe:
   1. sample one completion of each problem (`collect`);
-  2. keep its attempts up to the first that is not what a teacher would write: illegal, marked wrongly, or found; cut that at a random place
-     (`own_attempts`);
+  2. keep its attempts up to the first that is illegal or right; one that is marked as found and is not gets the true mark, and ends
+     them (`own_attempts`); cut that at a random place;
   3. append a planted solution and its answer; imitate these, from the mark before them on, as the warm start imitates demonstrations.
 
 What is simplified: the paper collects the states of all rounds and trains anew on all of them; here each batch is used once, and the policy
@@ -57,20 +57,22 @@ def teacher_of(task):
 
 
 def own_attempts(task, problem, completion):
-    """The failed attempts that a completion begins with, as a teacher might have written them -> list of lines, at most `task.options.attempts`.
+    """The failed attempts that a completion begins with, as a teacher would have marked them -> list of lines, at most `task.options.attempts`.
 
     >>> import tasks
     >>> task = tasks.load("countdown")
-    >>> text = "<think>7 - 5 = 2, 3 * 2 = 6, failed\\n7 + 5 = 12, 12 + 3 = 16, failed\\n"  # 12 + 3 is not 16
+    >>> text = "<think>7 - 5 = 2, 3 * 2 = 6, found\\n7 + 5 = 12, 12 + 3 = 16, failed\\n"  # 6 is not 22, 12 + 3 is not 16
     >>> own_attempts(task, task.problem((3, 5, 7), 22), text)
     ['7 - 5 = 2, 3 * 2 = 6, failed\\n']
     """
     kept = []
     for line in completion.removeprefix("<think>").split("</think>")[0].split("\n")[:-1]:
         steps, _, mark = line.rpartition(", ")
-        if mark != "failed" or task.check_attempt(problem, steps) in (None, problem.answer):
+        if mark not in ("failed", "found") or task.check_attempt(problem, steps) in (None, problem.answer):
             break
-        kept.append(line + "\n")
+        kept.append(f"{steps}, failed\n")
+        if mark == "found":  # what it went on with came from a mistake
+            break
     return kept[:task.options.attempts]
 
 
@@ -83,15 +85,17 @@ class DAgger(Method):
         self.teacher, self.optimizer = teacher_of(task), make_optimizer(policy, config.lr, config.muon_lr)
 
     def corrected(self, rollout):
-        """-> tokens (B, T), padded on the right; mask (B, T) bool: what the teacher wrote, and the token before it; attempts kept a row."""
+        """-> tokens (B, T), padded on the right; mask (B, T) bool: what the teacher wrote, and the token before it; attempts kept a row.
+        Where the teacher knows no solution the mask is empty: nobody shall learn to give up."""
         encode, end, rows, starts, attempts = self.task.tokenizer.encode, self.task.tokenizer.eos, [], [], 0
         rng = random.Random(int(torch.randint(2**31, (), generator=self.generator, device=self.policy.device)))
         for problem, text in zip(rollout.problems, rollout.completions(self.task.tokenizer)):
             own = own_attempts(self.task, problem, text)
             own = own[:rng.randint(0, len(own))]
             begun = encode(f"{problem.prompt}<think>{''.join(own)}")
-            rows.append(begun + encode(self.teacher.demonstration(problem, rng).removeprefix("<think>")) + [end])
-            starts.append(len(begun) - 1)
+            shown = self.teacher.demonstration(problem, rng)
+            rows.append(begun + encode(shown.removeprefix("<think>")) + [end])
+            starts.append(len(begun) - 1 if self.task.verify(problem, shown) else len(rows[-1]))
             attempts += len(own)
         longest, device = max(map(len, rows)), self.policy.device
         tokens = torch.tensor([row + [self.task.tokenizer.pad] * (longest - len(row)) for row in rows], device=device)
@@ -106,8 +110,8 @@ class DAgger(Method):
             logprobs, _ = score(self.policy, part.cut(tokens)[0])
             return -(logprobs * part.cut(mask)[0]).sum() / part.tokens, {}
 
-        return {"own_attempts": attempts} | optimize([Learner(self.optimizer, loss)], torch.arange(len(tokens), device=mask.device), mask,
-                                                     self.config, generator=self.generator)
+        return {"own_attempts": attempts} | optimize([Learner(self.optimizer, loss)], mask.any(1).nonzero()[:, 0], mask, self.config,
+                                                     generator=self.generator)
 
 
 # Exercises

@@ -42,7 +42,7 @@ def parts(method, rollout):
     (ONE + TWO + FOUND + ANSWER, [ONE, TWO]),                                       # up to what it found
     (ONE + "7 + 5 = 12, 12 + 3 = 16, failed\n" + TWO, [ONE]),                       # false arithmetic
     (ONE + "7 + 7 = 14, 14 + 3 = 17, failed\n" + TWO, [ONE]),                       # a number that is not given twice
-    (ONE + TWO.replace("failed", "found") + ANSWER, [ONE]),                         # a false mark
+    (TWO.replace("failed", "found") + ONE + ANSWER, [TWO]),                         # a false mark: the true one, and no further
     (ONE + FOUND.replace("found", "failed") + TWO, [ONE]),                          # the other false mark
     (ONE + "7 + 5 = 12, failed\n", [ONE]), (ONE + "7 + 5 = 12, 12 + 3", [ONE]),     # half an attempt; cut off
     (FOUND + ANSWER, []), ("</think><answer>3</answer>", []), ("", []), ("failed\n", []),
@@ -98,6 +98,9 @@ def test_it_also_teaches_stream_of_search():
     problems = [task.parse_problem(prompt) for prompt in ("Use 10, 20, 30, 40 to make 100.\n", "Use 2, 3, 4, 5 to make 14.\n")]
     rollout = method.collect(problems)
     tokens, mask, _ = method.corrected(rollout)
+    hopeless = task.parse_problem("Use 1, 1, 1, 1 to make 100.\n")
+    _, nothing, _ = method.corrected(method.collect([hopeless]))
+    assert not nothing.any()  # the teacher has no solution: it does not teach to give up
     for problem, row, length in zip(problems, tokens.tolist(), mask.sum(1).tolist()):
         text = task.tokenizer.decode([i for i in row if i not in (task.tokenizer.eos, task.tokenizer.pad)]).removeprefix(problem.prompt)
         assert task.verify(problem, text) and length > 20
