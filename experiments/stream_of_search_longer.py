@@ -1,4 +1,4 @@
-"""Stream of Search's own problems once more: three seeds, eleven times as many demonstrations, and test-time search on top.
+"""Stream of Search's own problems once more: three seeds, eleven times as many demonstrations, DAgger, and test-time search on top.
 
     python experiments/stream_of_search_longer.py            half an hour a seed on a GPU; on 2 CPU cores about three hours a seed
     python experiments/stream_of_search_longer.py --quick    3 minutes: the same, far too short to learn the task
@@ -7,7 +7,9 @@ The claim: what kept 1.15 M parameters below the published models (stream_of_sea
   1. 600,000 demonstrations, drawn once by all cores; 3,500 steps of imitation, the first six sevenths with batches of 512, where
      there is a GPU on it.
   2. 150 steps of GRPO, its rate falling to nothing.
-  3. Both held-out sets as before; and search with the rule as its judge, up to 4,096 tokens, the context of the published models.
+  3. In its place 200 steps of DAgger (methods/dagger.py): the teacher, which knows the solutions, goes on where the policy's own attempts
+     have failed.
+  4. Both held-out sets as before; and search with the rule as its judge, up to 4,096 tokens, the context of the published models.
 
 Results: docs/stream_of_search_longer.{md,json,png}.
 """
@@ -19,11 +21,13 @@ import random
 import stream_of_search as before
 from cells import main, metrics, spread
 
-FULL = before.FULL | {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo"), "batch": 512, "last": 64,
+FULL = before.FULL | {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "dagger": 200, "stages": ("warm", "grpo", "dagger"), "batch": 512, "last": 64,
                       "kept": 600_000, "flags": ["--lr-schedule", "linear"], "search": 200, "budgets": (128, 256, 512, 1024, 2048, 4096),
                       "rebase": (128, 256, 384), "at_once": 3}  # REBASE aims at tokens of solutions: with its rollouts it samples ten times as many
-QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4, "problems": 50, "kept": 2000, "search": 10,
+QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "dagger": 3, "look": 3, "prompts": 4, "problems": 50, "kept": 2000, "search": 10,
                 "batch": 64, "last": 32, "budgets": (256, 512), "rebase": (256,), "model": before.QUICK["model"]}
+DAGGER = ["--algo", "dagger", "--prompts", 128, "--attempts", 9]  # the policy's own, and the teacher's: as many as there is room for
+before.STAGES["dagger"] = ("DAgger", DAGGER)
 METHODS = {"sample": "sampling until the rule accepts", "rebase": "REBASE", "mcts": "MCTS"}
 
 
@@ -103,7 +107,7 @@ def cell(folder, plan, stage, seed, which=""):
         run = before.imitate(folder, plan, int(seed), functools.partial(batches, folder, plan, device),
                              8 if device == "cpu" else plan["batch"], device)
         return {"curve": [[line["cpu_seconds"], line["pass@1"]] for line in map(json.loads, (run / "curve.jsonl").open())]}
-    return before.cell(folder, plan, stage, seed, which)
+    return before.cell(folder, plan | ({"steps": plan["dagger"]} if stage == "dagger" else {}), stage, seed, which)
 
 
 def report(folder, plan, get):
@@ -118,7 +122,7 @@ def report(folder, plan, get):
             lines.append(f"| {title} | {aim} | {spread(accuracy for accuracy, _ in seeds)} | {tokens:.0f} |")
         curves[title] = tuple(zip(*sorted((tokens, accuracy) for accuracy, tokens in means)))
     panels[0]["curves"][f"random search, seed {plan['seeds'][0]}"] = luck(folder, plan, plan["seeds"][0])
-    panels[0]["x"] = "hours: imitation, then GRPO"
+    panels[0]["x"] = "hours: imitation, then GRPO or DAgger"
     return "\n".join([text, "", *lines]), [*panels, {"title": "test-time search, new numbers", "x": "tokens sampled per problem",
                                                      "y": "share solved", "log": 2, "curves": curves}]
 

@@ -4,8 +4,8 @@ The idea. A demonstration shows the teacher's mistakes and how the teacher goes 
 go on after those it has never seen: so it tries again what it has just tried. Let it write, then, keep the attempts that failed, and have
 the teacher, who knows the solution, write the next one. Imitate that one alone.
 
-The equation (arXiv:1011.0686, algorithm 3.1 with beta_1 = 0; x: a problem, h ~ pi: the policy's own failed attempts, y*: what the teacher
-writes after them):
+The equation (arXiv:1011.0686, algorithm 3.1 with beta = 1 for the warm start and 0 from then on; x: a problem, h ~ pi: the policy's own
+failed attempts, y*: what the teacher writes after them):
 
     loss = - 1/N sum_t log pi(y*_t | x, h, y*_<t)          the states are the policy's, the actions the teacher's; N: tokens of all y*
 

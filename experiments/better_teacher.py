@@ -1,0 +1,87 @@
+"""What does a better teacher buy, and what stops it? Imitation, then GRPO, then a teacher that corrects the policy's own mistakes.
+
+    python experiments/better_teacher.py            an hour of one core; goes on cell by cell where it was stopped
+    python experiments/better_teacher.py --quick    3 minutes, far too short to learn the task
+
+The claim (arXiv:1011.0686): who imitates demonstrations meets, after the first mistake of its own, states that no demonstration shows, and
+one mistake leads to the next; a teacher that says what would have been right in the learner's own states mends that.
+
+The setting: the default task, and a teacher that plants a solution behind up to five failed attempts. Three policies, one key-value head:
+  sft      1,000 steps of imitation
+  grpo     300 steps of GRPO on it, the rate falling to nothing
+  dagger   in their place 300 steps of DAgger (methods/dagger.py), problems drawn by how seldom they were solved (--curriculum priority)
+Measured on different problems of test and of train, and attempt by attempt: how often it hits the target, how often it repeats an earlier
+one of the same answer. Results: docs/better_teacher.{md,json,png}.
+"""
+from cells import main, spread, train
+
+TEACHER = ["--expert-share", 1, "--attempts", 6, "--n-kv-head", 1]
+ARMS = {"sft": ("imitation", []), "grpo": ("then GRPO", ["--lr-schedule", "linear"]),
+        "dagger": ("or DAgger", ["--lr-schedule", "linear", "--curriculum", "priority"])}
+FULL = {"seeds": (0, 1, 2), "sft": 1000, "steps": 300, "problems": 500, "samples": 16, "attempts": 7}
+QUICK = {"seeds": (0,), "sft": 100, "steps": 3, "problems": 50, "samples": 4, "attempts": 7}
+
+
+def cell(folder, plan, arm, seed):
+    """Train one policy, if it is not there yet, and measure it."""
+    import torch
+    import checkpoint, evaluate
+    from sample import SamplingConfig, collect
+    run = train(folder, f"{arm}-{seed}", "--algo", arm, "--seed", seed, "--sft-steps", plan["sft"], *TEACHER, *ARMS[arm][1],
+                steps=None if arm == "sft" else plan["steps"])
+    model, task, _ = checkpoint.load_run(run)
+    result = {}
+    for split in ("test", "train"):
+        problems = evaluate.fixed_problems(task, split, plan["problems"])
+        result[split] = evaluate.evaluate(model, task, problems, plan["samples"], (1, min(8, plan["samples"])))
+        if split == "test":
+            result["random"] = task.random_search(problems, result[split]["attempts"])
+            rollout = collect(model, task, problems, SamplingConfig(group_size=1), torch.Generator().manual_seed(0))
+            result["by_attempt"] = by_attempt(task, problems, rollout.completions(task.tokenizer), plan["attempts"])
+    return result
+
+
+def by_attempt(task, problems, texts, most):
+    """-> for the first, second, ... attempt of an answer: [how many there are, how many hit the target, how many repeat an earlier one].
+
+    >>> import tasks
+    >>> task = tasks.load("countdown")
+    >>> line = "7 - 5 = 2, 3 * 2 = 6, failed\\n"
+    >>> by_attempt(task, [task.problem((3, 5, 7), 22)], [f"<think>{line}{line}5 * 3 = 15, 15 + 7 = 22, found\\n"], 4)
+    [[1, 0, 0], [1, 0, 1], [1, 1, 0], [0, 0, 0]]
+    """
+    found = [[0, 0, 0] for _ in range(most)]
+    for problem, text in zip(problems, texts):
+        earlier = []
+        for line in text.split("<think>")[-1].split("</think>")[0].split("\n")[:-1][:most]:
+            steps, row = line.rpartition(", ")[0], found[len(earlier)]
+            for k, count in enumerate((1, task.check_attempt(problem, steps) == problem.answer, steps in earlier)):
+                row[k] += int(count)
+            earlier.append(steps)
+    return found
+
+
+def report(folder, plan, get):
+    seeds, most = plan["seeds"], f"pass@{min(8, plan['samples'])}"
+    get([("sft", seed) for seed in seeds])  # the warm starts, once
+    found = get([(arm, seed) for arm in ARMS for seed in seeds])
+    lines = [f"| | pass@1, test | pass@1, train | greedy | {most} | attempts | follow the rules | ended by themselves | random search |", "|---" * 9 + "|"]
+    for arm, (title, _) in ARMS.items():
+        each = [found[arm, seed] for seed in seeds]
+        test = lambda name, form=".3f": spread((e["test"][name] for e in each), form)
+        lines.append(f"| {title} | {test('pass@1')} | {spread(e['train']['pass@1'] for e in each)} | {test('greedy')} | {test(most)} | {test('attempts', '.2f')} "
+                     f"| {spread(e['test']['legal'] / (e['test']['attempts'] or 1) for e in each)} | {test('finished', '.2f')} | {spread(e['random'] for e in each)} |")
+    lines.append(f"\n{plan['problems']} different problems of each split, {plan['samples']} samples each; random search: with as many attempts.\n")
+    numbers = range(1, plan["attempts"] + 1)
+    lines += ["| attempt | " + " | ".join(f"{title}: hits, repeats" for title, _ in ARMS.values()) + " |", "|---" * (1 + len(ARMS)) + "|"]
+    share = lambda arm, seed, k, what: found[arm, seed]["by_attempt"][k - 1][what] / max(1, found[arm, seed]["by_attempt"][k - 1][0])
+    mean = lambda arm, k, what: sum(share(arm, seed, k, what) for seed in seeds) / len(seeds)
+    lines += [f"| {k} | " + " | ".join(f"{mean(arm, k, 1):.2f}, {mean(arm, k, 2):.2f}" for arm in ARMS) + " |" for k in numbers]
+    panel = lambda title, what: {"title": title, "x": "number of the attempt", "y": "share of these attempts", "curves": {
+        ARMS[arm][0]: tuple(zip(*((k, mean(arm, k, what), *(f(share(arm, seed, k, what) for seed in seeds) for f in (min, max))) for k in numbers)))
+        for arm in ARMS}}
+    return "\n".join(lines), [panel("hits the target", 1), panel("repeats an earlier attempt", 2)]
+
+
+if __name__ == "__main__":
+    main(__file__, __doc__, cell, report, FULL, QUICK)
