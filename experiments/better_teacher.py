@@ -6,18 +6,21 @@
 The claim (arXiv:1011.0686): who imitates demonstrations meets, after the first mistake of its own, states that no demonstration shows, and
 one mistake leads to the next; a teacher that says what would have been right in the learner's own states mends that.
 
-The setting: the default task, and a teacher that plants a solution behind up to five failed attempts. Three policies, one key-value head:
+The setting: the default task, and a teacher that plants a solution behind up to five failed attempts. Four policies, one key-value head:
   sft      1,000 steps of imitation
   grpo     300 steps of GRPO on it, the rate falling to nothing
-  dagger   in their place 300 steps of DAgger (methods/dagger.py), problems drawn by how seldom they were solved (--curriculum priority)
+  planted  in their place 300 steps that imitate planted solutions alone, with the batches and rates of the next one: its control
+  dagger   300 steps of DAgger (methods/dagger.py): the same planted solutions, behind the policy's own failed attempts
 Measured on different problems of test and of train, and attempt by attempt: how often it hits the target, how often it repeats an earlier
-one of the same answer. Results: docs/better_teacher.{md,json,png}.
+one of the same answer, all seeds together. The k-th attempt is made only where those before it have failed: on fewer and harder problems,
+and on others in each policy. Rates of DAgger: the first that were tried. Results: docs/better_teacher.{md,json,png}.
 """
 from cells import main, spread, train
 
 TEACHER = ["--expert-share", 1, "--attempts", 6, "--n-kv-head", 1]
-ARMS = {"sft": ("imitation", []), "grpo": ("then GRPO", ["--lr-schedule", "linear"]),
-        "dagger": ("or DAgger", ["--lr-schedule", "linear", "--curriculum", "priority"])}
+ARMS = {"sft": ("imitation", ["--algo", "sft"]), "grpo": ("then GRPO", ["--algo", "grpo", "--lr-schedule", "linear"]),
+        "planted": ("or planted solutions", ["--algo", "dagger", "--keep", 0, "--lr-schedule", "linear"]),
+        "dagger": ("or DAgger", ["--algo", "dagger", "--lr-schedule", "linear"])}
 FULL = {"seeds": (0, 1, 2), "sft": 1000, "steps": 300, "problems": 500, "samples": 16, "attempts": 7}
 QUICK = {"seeds": (0,), "sft": 100, "steps": 3, "problems": 50, "samples": 4, "attempts": 7}
 
@@ -27,7 +30,7 @@ def cell(folder, plan, arm, seed):
     import torch
     import checkpoint, evaluate
     from sample import SamplingConfig, collect
-    run = train(folder, f"{arm}-{seed}", "--algo", arm, "--seed", seed, "--sft-steps", plan["sft"], *TEACHER, *ARMS[arm][1],
+    run = train(folder, f"{arm}-{seed}", "--seed", seed, "--sft-steps", plan["sft"], *TEACHER, *ARMS[arm][1],
                 steps=None if arm == "sft" else plan["steps"])
     model, task, _ = checkpoint.load_run(run)
     result = {}
@@ -74,12 +77,11 @@ def report(folder, plan, get):
     lines.append(f"\n{plan['problems']} different problems of each split, {plan['samples']} samples each; random search: with as many attempts.\n")
     numbers = range(1, plan["attempts"] + 1)
     lines += ["| attempt | " + " | ".join(f"{title}: hits, repeats" for title, _ in ARMS.values()) + " |", "|---" * (1 + len(ARMS)) + "|"]
-    share = lambda arm, seed, k, what: found[arm, seed]["by_attempt"][k - 1][what] / max(1, found[arm, seed]["by_attempt"][k - 1][0])
-    mean = lambda arm, k, what: sum(share(arm, seed, k, what) for seed in seeds) / len(seeds)
-    lines += [f"| {k} | " + " | ".join(f"{mean(arm, k, 1):.2f}, {mean(arm, k, 2):.2f}" for arm in ARMS) + " |" for k in numbers]
+    total = {arm: [[sum(counts) for counts in zip(*rows)] for rows in zip(*(found[arm, seed]["by_attempt"] for seed in seeds))] for arm in ARMS}
+    lines += [f"| {k} | " + " | ".join(f"{hits / n:.2f}, {repeats / n:.2f} (of {n})" if n else "–" for n, hits, repeats in (total[arm][k - 1] for arm in ARMS))
+              + " |" for k in numbers]
     panel = lambda title, what: {"title": title, "x": "number of the attempt", "y": "share of these attempts", "curves": {
-        ARMS[arm][0]: tuple(zip(*((k, mean(arm, k, what), *(f(share(arm, seed, k, what) for seed in seeds) for f in (min, max))) for k in numbers)))
-        for arm in ARMS}}
+        ARMS[arm][0]: tuple(zip(*((k, row[what] / row[0]) for k, row in zip(numbers, total[arm]) if row[0]))) or ([], []) for arm in ARMS}}
     return "\n".join(lines), [panel("hits the target", 1), panel("repeats an earlier attempt", 2)]
 
 

@@ -15,11 +15,13 @@ GRPO has none either, and pays all tokens of a sample alike: a second attempt th
 The recipe:
   1. sample one completion of each problem (`collect`);
   2. keep its attempts up to the first that is illegal or right; one that is marked as found and is not gets the true mark, and ends
-     them (`own_attempts`); cut that at a random place;
+     them (`own_attempts`); cut that at a random place, and where there would be no room for one more;
   3. append a planted solution and its answer; imitate these, from the mark before them on, as the warm start imitates demonstrations.
 
-What is simplified: the paper collects the states of all rounds and trains anew on all of them; here each batch is used once, and the policy
-goes on from where it is. Tasks: those whose demonstrations are lists of attempts, countdown and stream_of_search.
+What is simplified: the paper asks the teacher in every state that the policy comes to. Here it is asked once a sample, after a legal attempt
+that has missed, and writes all the rest: within its attempt the states are its own, and false arithmetic is never corrected. The paper
+trains anew on the states of all rounds; here each batch is used once, and the policy goes on from where it is. Tasks: those whose
+demonstrations are lists of attempts, countdown and stream_of_search.
 """
 import random
 from dataclasses import dataclass, fields, replace
@@ -37,6 +39,8 @@ from sample import SamplingConfig, completion_mask, score
 class DAggerConfig(SamplingConfig):
     """DAgger"""
     prompts: int = setting(128, "problems per step", low=1, high=65536)
+    keep: int = setting(100, "at most so many of the policy's own attempts are kept; 0: none, and what is left is the warm start with a sure teacher",
+                        low=0, high=100)
     group_size: int = setting(1, "samples per problem; nothing compares them", low=1, high=65536)
     lr: float = setting(0.004, "AdamW's rate (embedding, norms)", low=0.0, high=1.0)
     muon_lr: float = setting(0.002, "Muon's rate (hidden matrices); 0: AdamW does all", low=0.0, high=1.0)
@@ -57,7 +61,7 @@ def teacher_of(task):
 
 
 def own_attempts(task, problem, completion):
-    """The failed attempts that a completion begins with, as a teacher would have marked them -> list of lines, at most `task.options.attempts`.
+    """The failed attempts that a completion begins with, as a teacher would have marked them -> list of lines.
 
     >>> import tasks
     >>> task = tasks.load("countdown")
@@ -73,7 +77,15 @@ def own_attempts(task, problem, completion):
         kept.append(f"{steps}, failed\n")
         if mark == "found":  # what it went on with came from a mistake
             break
-    return kept[:task.options.attempts]
+    return kept
+
+
+def written_so(tokenizer, text, ids):
+    """Whether these are the ids of the text. A 1 and a 2, sampled one after the other, read like a 12, and are another state."""
+    try:
+        return tokenizer.encode(text) == ids
+    except ValueError:
+        return False
 
 
 class DAgger(Method):
@@ -88,13 +100,17 @@ class DAgger(Method):
         """-> tokens (B, T), padded on the right; mask (B, T) bool: what the teacher wrote, and the token before it; attempts kept a row.
         Where the teacher knows no solution the mask is empty: nobody shall learn to give up."""
         encode, end, rows, starts, attempts = self.task.tokenizer.encode, self.task.tokenizer.eos, [], [], 0
+        written = [row[start:length - done] for row, start, length, done in zip(
+            *(each.tolist() for each in (rollout.tokens, rollout.prompt_lengths, rollout.lengths, rollout.finished.int())))]
         rng = random.Random(int(torch.randint(2**31, (), generator=self.generator, device=self.policy.device)))
-        for problem, text in zip(rollout.problems, rollout.completions(self.task.tokenizer)):
-            own = own_attempts(self.task, problem, text)
-            own = own[:rng.randint(0, len(own))]
-            begun = encode(f"{problem.prompt}<think>{''.join(own)}")
+        for problem, text, ids in zip(rollout.problems, rollout.completions(self.task.tokenizer), written):
+            own = own_attempts(self.task, problem, text) if written_so(self.task.tokenizer, text, ids) else []
+            own = own[:min(rng.randint(0, len(own)), self.config.keep)]
             shown = self.teacher.demonstration(problem, rng)
-            rows.append(begun + encode(shown.removeprefix("<think>")) + [end])
+            rest = encode(shown.removeprefix("<think>")) + [end]
+            while len(begun := encode(f"{problem.prompt}<think>{''.join(own)}")) + len(rest) > self.policy.config.block_size:
+                own.pop()
+            rows.append(begun + rest)
             starts.append(len(begun) - 1 if self.task.verify(problem, shown) else len(rows[-1]))
             attempts += len(own)
         longest, device = max(map(len, rows)), self.policy.device
@@ -115,8 +131,8 @@ class DAgger(Method):
 
 
 # Exercises
-# 1. Never cut (`own` as long as it is), or always to nothing: then this is the warm start with a sure teacher. What becomes of pass@1, and
-#    of the share of attempts that repeat an earlier one?
+# 1. Never cut: `own` as long as it is. What becomes of pass@1, and of the share of attempts that repeat an earlier one
+#    (experiments/better_teacher.py counts them)? And with --keep 0?
 # 2. Let the loss cover the policy's own attempts too. test_only_what_the_teacher_writes_is_imitated fails; which method of this project
 #    is that, for the rows that were right?
 # 3. Have the teacher begin inside of the last attempt, at the first step from which the target cannot be reached (`still_possible`).

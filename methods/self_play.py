@@ -66,8 +66,9 @@ class SelfPlay(GRPO):
 
     def __init__(self, policy, task, config, generator=None, reward=None):
         needed(task)
-        if config.dynamic_sampling or config.renew_reference:
-            raise InputError("--dynamic-sampling and --renew-reference: not with a method whose batches hold checks as well; leave them out")
+        if config.dynamic_sampling or config.renew_reference or config.length_weight:
+            raise InputError("--dynamic-sampling, --renew-reference: not with batches that hold checks as well; --length-weight: asks the rule "
+                             "who is right; leave them out")
         super().__init__(policy, task, config, generator, reward)
 
     def verdicts(self, rollout):

@@ -156,7 +156,7 @@ def expected_memory(run):
     kv_width = c.n_embd // c.n_head * (c.n_kv_head or c.n_head)
     cache = 2 * c.n_layer * rows * length * kv_width * (2 if run.loop.dtype == "bfloat16" else 4)
     scratch = rows * run.task.max_prompt_tokens * c.n_embd * 4 * 12  # the prefill
-    forward = max(getattr(a, "micro_batch", rows), run.configs["sft"].sft_micro_batch) * row_memory(run)
+    forward = max(getattr(a, "micro_batch", 0), run.configs["sft"].sft_micro_batch) * row_memory(run)
     return weights + cache + max(scratch, forward) + 300e6
 
 

@@ -34,6 +34,8 @@ def parts(method, rollout):
     """The rows that are imitated -> [(what stands before the mask, what is under it)], texts."""
     tokens, mask, _ = method.corrected(rollout)
     assert not (mask & (tokens == method.task.tokenizer.pad)).any()
+    for row, m in zip(tokens, mask):  # the end is learned too (trap 3)
+        assert row[m][-1] == EOS and row[m].tolist().count(EOS) == 1
     decode = lambda ids: method.task.tokenizer.decode([i for i in ids if i not in (EOS, method.task.tokenizer.pad)])
     return [(decode(row[~m].tolist()), decode(row[m].tolist())) for row, m in zip(tokens, mask)]
 
@@ -46,7 +48,7 @@ def parts(method, rollout):
     (ONE + FOUND.replace("found", "failed") + TWO, [ONE]),                          # the other false mark
     (ONE + "7 + 5 = 12, failed\n", [ONE]), (ONE + "7 + 5 = 12, 12 + 3", [ONE]),     # half an attempt; cut off
     (FOUND + ANSWER, []), ("</think><answer>3</answer>", []), ("", []), ("failed\n", []),
-    (ONE + TWO + THREE, [ONE, TWO]),                                                # --attempts 2: room for one more, the teacher's
+    (ONE + TWO + THREE, [ONE, TWO, THREE]),
 ], ids=range(12))
 def test_what_a_teacher_might_have_written_is_kept(text, kept):
     assert own_attempts(TASK, PROBLEM, "<think>" + text) == kept
@@ -66,10 +68,27 @@ def test_only_what_the_teacher_writes_is_imitated():
     assert seen == {"", "<think>" + ONE.removesuffix("failed\n"), "<think>" + (ONE + TWO).removesuffix("failed\n")}  # cut at any place
 
 
-def test_every_row_has_room():
+@pytest.mark.parametrize("keep, most", [(100, 2), (1, 1), (0, 0)])
+def test_no_more_is_kept_than_there_is_room_for_or_was_asked_for(keep, most):
+    """--attempts 2 leaves room for three, and the last one is the teacher's."""
+    method = make(keep=keep)
+    found = {before.count("failed\n") + under.startswith("failed\n") for before, under in parts(method, wrote(method, *["<think>" + ONE + TWO + THREE] * 40))}
+    assert found == set(range(most + 1))
+
+
+def test_what_only_reads_like_an_attempt_is_not_kept():
+    """Trap 32: a 1 and a 2 read like a 12, and the policy was in another state."""
     method = make()
-    tokens, *_ = method.corrected(wrote(method, *["<think>" + ONE + TWO + THREE] * 20))
-    assert tokens.shape[1] <= method.policy.config.block_size
+    rollout = wrote(method, *["<think>" + ONE + TWO] * 20)
+    one, two, twelve = (ENCODE(number)[0] for number in ("1", "2", "12"))
+    rows = []
+    for row, length in zip(rollout.tokens.tolist(), rollout.lengths.tolist()):
+        place = row.index(twelve)
+        rows.append(row[:place] + [one, two] + row[place + 1:length])
+    split = written(method.policy, rows, int(rollout.prompt_lengths[0]))
+    split.problems = rollout.problems
+    assert split.completions(TASK.tokenizer) == rollout.completions(TASK.tokenizer)
+    assert {before for before, _ in parts(method, split)} == {PROBLEM.prompt}
 
 
 def test_the_update_is_a_step_of_imitation(monkeypatch):
@@ -95,6 +114,12 @@ def test_the_teacher_is_sure_whatever_the_task_says():
 def test_it_also_teaches_stream_of_search():
     task = tasks.load("stream_of_search")
     method = make(task)
+    full = tasks.load("stream_of_search", attempts=10)  # as many as there is room for
+    teacher, other = make(full), full.parse_problem("Use 1, 2, 3, 4 to make 10.\n")
+    prompt, attempt = full.tokenizer.encode(other.prompt), "4 - 3 = 1, 2 - 1 = 1, 1 - 1 = 0, failed\n"
+    rollout = written(teacher.policy, [prompt + full.tokenizer.encode("<think>" + 10 * attempt)] * 40, len(prompt))
+    rollout.problems = [other] * 40
+    assert teacher.corrected(rollout)[0].shape[1] <= teacher.policy.config.block_size
     problems = [task.parse_problem(prompt) for prompt in ("Use 10, 20, 30, 40 to make 100.\n", "Use 2, 3, 4, 5 to make 14.\n")]
     rollout = method.collect(problems)
     tokens, mask, _ = method.corrected(rollout)

@@ -232,9 +232,9 @@ def test_better_teacher_from_end_to_end(tiny, experiment, monkeypatch):
     monkeypatch.setattr(experiment("better_teacher"), "TEACHER", ["--cot", "on", "--attempts", "2"])
     text, panels = tiny("better_teacher", {"seeds": (0, 1), "sft": 1, "steps": 1, "problems": 2, "samples": 2, "attempts": 3})
     by_policy, by_attempt = (part.splitlines() for part in text.split("\n\n")[::2])
-    assert [line.split(" | ")[0] for line in by_policy[2:]] == ["| imitation", "| then GRPO", "| or DAgger"]
+    assert [line.split(" | ")[0] for line in by_policy[2:]] == ["| imitation", "| then GRPO", "| or planted solutions", "| or DAgger"]
     assert [line.split(" | ")[0] for line in by_attempt[2:]] == ["| 1", "| 2", "| 3"] and len({line.count("|") for line in by_policy}) == 1
-    assert [len(panel["curves"]) for panel in panels] == [3, 3]
+    assert [len(panel["curves"]) for panel in panels] == [4, 4]
 
 
 def test_compare_from_end_to_end(tiny):

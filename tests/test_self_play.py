@@ -39,6 +39,12 @@ def wrote(policy, *texts):
     return rollout
 
 
+@pytest.mark.parametrize("flag", ["dynamic_sampling", "renew_reference", "length_weight"])
+def test_what_would_ask_the_rule_or_cannot_be_is_refused(flag):
+    with pytest.raises(InputError, match="--length-weight"):
+        make(believes(0.25), **{flag: 1})
+
+
 def test_the_generator_earns_the_chance_of_a_yes():
     policy = believes(0.25)
     v, prompts, readable = make(policy).verdicts(wrote(policy, RIGHT, WRONG, "<think></think><answer>5", RIGHT + "..."))
