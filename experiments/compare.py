@@ -10,7 +10,7 @@ The claim to be examined: which way of learning from a rule gets most out of a t
 pass@64? Countdown, defaults, a million sampled tokens each (--token-budget), seeds 0, 1 and 2. A cell
 is one run: train, then measure. Of three learning rates the one is taken that does best on `val` with
 seed 0; only the chosen cells are measured on `test`. Equal seconds: pass@1 on val at the last look
-before the moment at which the quickest method had used up its tokens. Beside them: the warm start as it
+before the moment at which the quickest run had used up its tokens (processor time, looks included). Beside them: the warm start as it
 is, trained on for as many seconds as GRPO took, and random search with as many attempts as the policy
 of GRPO makes. The teacher of `distill` is the GRPO run of its seed, whose own tokens are not counted.
 
@@ -62,6 +62,8 @@ def cell(folder, plan, method, lr, seed, split):
     else:
         algo, flags, _ = plan["methods"].get(method, ("sft", [], ()))
         limit = ["--lr", lr, "--steps", 10**6, "--token-budget", plan["tokens"]] if algo != "sft" else []
+        if limit and "--n-kv-head" not in flags:  # the warm start of all of them: its seconds are nobody's
+            limit += ["--init", folder / name("sft", "0")]
         teacher = ["--teacher", folder / name("grpo", plan["methods"]["grpo"][2][0])] if algo == "distill" else []
         resumed, kept = (run / "checkpoint.pt").exists(), run / "seconds.json"
         train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit, *teacher, "--eval-every", plan["look"],
@@ -73,20 +75,25 @@ def cell(folder, plan, method, lr, seed, split):
         seconds, looks = json.loads(kept.read_text()), metrics(run)
     problems = evaluate.fixed_problems(task, split, plan["problems"])
     result = evaluate.evaluate(policy, task, problems, plan["samples"] if split == "test" else 8, (1, 8, 64))
-    result |= {"seconds": seconds, "entropy": looks[-1]["entropy"] if looks else None, "looks": curve(looks),
+    result |= {"seconds": seconds, "entropy": looks[-1]["entropy"] if looks else None, "looks": curve(looks, seconds),
                **{name: summary[name] for name in ("tokens", "steps", "updates")}}
     if method == "grpo" and split == "test":
         result["random_search"] = task.random_search(problems, result["attempts"], searches=64)
     return result
 
 
-def curve(lines):
-    """Lines of metrics -> [seconds so far, pass@1 on val, KL per token or None], one for each look."""
-    found, seconds = [], 0.0
+def curve(lines, seconds):
+    """Lines of metrics, `seconds` of processor time for all of them -> [seconds so far, pass@1 on val, KL per token or None], one
+    for each look. The lines have the clock's seconds, which depend on what else there was to do: they only say which share.
+
+    >>> curve([{"seconds": 1.0}, {"seconds": 3.0, "val_pass@1": 0.25, "kl": 0.5}, {"seconds": 4.0}], 6.0)
+    [[3.0, 0.25, 0.5]]
+    """
+    found, share, whole = [], 0.0, sum(line["seconds"] for line in lines)
     for line in lines:
-        seconds += line["seconds"]
+        share += line["seconds"] / whole
         if "val_pass@1" in line:
-            found.append([seconds, line["val_pass@1"], line.get("kl")])
+            found.append([share * seconds, line["val_pass@1"], line.get("kl")])
     return found
 
 
@@ -109,7 +116,7 @@ def report(folder, plan, get):
     rows = [("sft", "0"), *best.items()]
     table = get([(m, lr, seed, "test") for m, lr in rows for seed in seeds])
     table |= get([("continued_sft", best["grpo"], seed, "test") for seed in seeds])  # for as long as those of GRPO took
-    limit = min([looks[-1][0] for (m, *_), each in table.items() if m in methods and (looks := each.get("looks"))], default=0.0)
+    limit = min([each["seconds"] for (m, *_), each in table.items() if m in methods], default=0.0)
     lines = ["| method | learning rates: pass@1 on val, seed 0 | pass@1 | pass@8 | pass@64 | entropy | legal | tokens per answer "
              f"| updates | seconds | val pass@1 after {limit:.0f} s |", "|---" * 11 + "|"]
     for m, lr in [*rows, ("continued_sft", best["grpo"])]:

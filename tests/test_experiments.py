@@ -178,7 +178,7 @@ def test_a_variant_of_an_experiment_has_a_folder_of_its_own(tmp_path):
 
 def test_equal_seconds_are_the_last_look_before_them(experiment):
     module = experiment("compare")
-    looks = module.curve([{"seconds": 10.0}, {"seconds": 5.0, "val_pass@1": 0.3, "kl": 0.1}, {"seconds": 5.0, "val_pass@1": 0.4}])
+    looks = module.curve([{"seconds": 5.0}, {"seconds": 2.5, "val_pass@1": 0.3, "kl": 0.1}, {"seconds": 2.5, "val_pass@1": 0.4}], 20.0)
     assert looks == [[15.0, 0.3, 0.1], [20.0, 0.4, None]]
     assert [module.at_seconds(looks, limit) for limit in (14.0, 15.0, 19.0, 99.0)] == [None, 0.3, 0.3, 0.4]
 
