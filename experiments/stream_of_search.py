@@ -28,11 +28,12 @@ from fractions import Fraction
 from cells import main, metrics, spread, train
 
 MODEL = ["--n-layer", 4, "--n-embd", 160, "--n-kv-head", 1]
-FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "look": 10, "prompts": 32,
+FULL = {"seeds": (0,), "imitation": 5000, "every": 500, "steps": 90, "dagger": 200, "look": 10, "prompts": 32,
         "problems": 1000, "samples": 4, "stages": ("warm", "grpo", "penalty"), "model": MODEL}
-QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "look": 3, "prompts": 4,
+QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "dagger": 3, "look": 3, "prompts": 4,
          "problems": 50, "model": ["--n-layer", 1, "--n-embd", 32]}
-STAGES = {"warm": ("warm start", []), "grpo": ("GRPO", []), "penalty": ("GRPO, false steps cost 0.3", ["--step-penalty", 0.3])}
+STAGES = {"warm": ("warm start", []), "grpo": ("GRPO", []), "penalty": ("GRPO, false steps cost 0.3", ["--step-penalty", 0.3]),
+          "dagger": ("DAgger", ["--algo", "dagger", "--prompts", 128, "--attempts", 9, "--lr-schedule", "linear"])}  # with the teacher's ten: the room
 BATCH, MICRO, MUON, ADAMW = 32, 8, 0.006, 0.012
 
 
@@ -75,10 +76,10 @@ def imitate(folder, plan, seed, batches=drawn, micro=MICRO, device="cpu"):
 
 
 def reinforce(folder, plan, stage, seed):
-    """GRPO on the warm start -> its run folder."""
+    """GRPO, or DAgger, on the warm start -> its run folder."""
     return train(folder, f"{stage}-{seed}", "--algo", "grpo", "--task", "stream_of_search", *plan["model"], "--init",
                  folder / f"warm-{seed}", "--seed", seed, "--prompts", plan["prompts"], "--eval-every", plan["look"],
-                 "--checkpoint-every", 10, *STAGES[stage][1], *plan.get("flags", ()), steps=plan["steps"])
+                 "--checkpoint-every", 10, *STAGES[stage][1], *plan.get("flags", ()), steps=plan.get(stage, plan["steps"]))
 
 
 def second_opinion(prompt, answer):

@@ -21,13 +21,11 @@ import random
 import stream_of_search as before
 from cells import main, metrics, spread
 
-FULL = before.FULL | {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "dagger": 200, "stages": ("warm", "grpo", "dagger"), "batch": 512, "last": 64,
+FULL = before.FULL | {"seeds": (0, 1, 2), "imitation": 3500, "steps": 150, "stages": ("warm", "grpo", "dagger"), "batch": 512, "last": 64,
                       "kept": 600_000, "flags": ["--lr-schedule", "linear"], "search": 200, "budgets": (128, 256, 512, 1024, 2048, 4096),
                       "rebase": (128, 256, 384), "at_once": 3}  # REBASE aims at tokens of solutions: with its rollouts it samples ten times as many
 QUICK = FULL | {"seeds": (0,), "imitation": 60, "every": 30, "steps": 3, "dagger": 3, "look": 3, "prompts": 4, "problems": 50, "kept": 2000, "search": 10,
                 "batch": 64, "last": 32, "budgets": (256, 512), "rebase": (256,), "model": before.QUICK["model"]}
-DAGGER = ["--algo", "dagger", "--prompts", 128, "--attempts", 9]  # the policy's own, and the teacher's: as many as there is room for
-before.STAGES["dagger"] = ("DAgger", DAGGER)
 METHODS = {"sample": "sampling until the rule accepts", "rebase": "REBASE", "mcts": "MCTS"}
 
 
@@ -107,7 +105,7 @@ def cell(folder, plan, stage, seed, which=""):
         run = before.imitate(folder, plan, int(seed), functools.partial(batches, folder, plan, device),
                              8 if device == "cpu" else plan["batch"], device)
         return {"curve": [[line["cpu_seconds"], line["pass@1"]] for line in map(json.loads, (run / "curve.jsonl").open())]}
-    return before.cell(folder, plan | ({"steps": plan["dagger"]} if stage == "dagger" else {}), stage, seed, which)
+    return before.cell(folder, plan, stage, seed, which)
 
 
 def report(folder, plan, get):
