@@ -68,18 +68,21 @@ def report(folder, plan, get):
     seeds, most = plan["seeds"], f"pass@{min(8, plan['samples'])}"
     get([("sft", seed) for seed in seeds])  # the warm starts, once
     found = get([(arm, seed) for arm in ARMS for seed in seeds])
-    lines = [f"| | pass@1, test | pass@1, train | greedy | {most} | attempts | follow the rules | ended by themselves | random search |", "|---" * 9 + "|"]
+    lines = [f"| | pass@1, test | pass@1, train | greedy | {most} | attempts | follow the rules | ended by themselves | random search |",
+             "|---" * 9 + "|"]
     for arm, (title, _) in ARMS.items():
         each = [found[arm, seed] for seed in seeds]
         test = lambda name, form=".3f": spread((e["test"][name] for e in each), form)
-        lines.append(f"| {title} | {test('pass@1')} | {spread(e['train']['pass@1'] for e in each)} | {test('greedy')} | {test(most)} | {test('attempts', '.2f')} "
-                     f"| {spread(e['test']['legal'] / (e['test']['attempts'] or 1) for e in each)} | {test('finished', '.2f')} | {spread(e['random'] for e in each)} |")
+        legal = spread(e["test"]["legal"] / (e["test"]["attempts"] or 1) for e in each)
+        columns = [title, test("pass@1"), spread(e["train"]["pass@1"] for e in each), test("greedy"), test(most), test("attempts", ".2f"), legal,
+                   test("finished", ".2f"), spread(e["random"] for e in each)]
+        lines.append(f"| {' | '.join(columns)} |")
     lines.append(f"\n{plan['problems']} different problems of each split, {plan['samples']} samples each; random search: with as many attempts.\n")
     numbers = range(1, plan["attempts"] + 1)
     lines += ["| attempt | " + " | ".join(f"{title}: hits, repeats" for title, _ in ARMS.values()) + " |", "|---" * (1 + len(ARMS)) + "|"]
     total = {arm: [[sum(counts) for counts in zip(*rows)] for rows in zip(*(found[arm, seed]["by_attempt"] for seed in seeds))] for arm in ARMS}
-    lines += [f"| {k} | " + " | ".join(f"{hits / n:.2f}, {repeats / n:.2f} (of {n})" if n else "–" for n, hits, repeats in (total[arm][k - 1] for arm in ARMS))
-              + " |" for k in numbers]
+    shares = lambda n, hits, repeats: f"{hits / n:.2f}, {repeats / n:.2f} (of {n})" if n else "–"
+    lines += [f"| {k} | " + " | ".join(shares(*total[arm][k - 1]) for arm in ARMS) + " |" for k in numbers]
     panel = lambda title, what: {"title": title, "x": "number of the attempt", "y": "share of these attempts", "curves": {
         ARMS[arm][0]: tuple(zip(*((k, row[what] / row[0]) for k, row in zip(numbers, total[arm]) if row[0]))) or ([], []) for arm in ARMS}}
     return "\n".join(lines), [panel("hits the target", 1), panel("repeats an earlier attempt", 2)]

@@ -30,7 +30,8 @@ class Tokenizer(tiktoken.Encoding):
     """`encode`, `decode` and `n_vocab` as in tiktoken; ids 0 and 1 are the special tokens `pad` and `eos`.
 
     Note that decoding forgets where tokens end: the ids of "1" and "2" decode to "12", which encodes to
-    another id. Everything in this project passes ids on and never encodes a sampled text again.
+    another id. Everything in this project passes ids on; DAgger, which encodes a sampled text again, checks first
+    that the ids are the same.
     """
 
     def __init__(self, name, vocabulary):

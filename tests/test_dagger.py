@@ -72,7 +72,8 @@ def test_only_what_the_teacher_writes_is_imitated():
 def test_no_more_is_kept_than_there_is_room_for_or_was_asked_for(keep, most):
     """--attempts 2 leaves room for three, and the last one is the teacher's."""
     method = make(keep=keep)
-    found = {before.count("failed\n") + under.startswith("failed\n") for before, under in parts(method, wrote(method, *["<think>" + ONE + TWO + THREE] * 40))}
+    rows = parts(method, wrote(method, *["<think>" + ONE + TWO + THREE] * 40))
+    found = {before.count("failed\n") + under.startswith("failed\n") for before, under in rows}
     assert found == set(range(most + 1))
 
 
