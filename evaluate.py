@@ -47,7 +47,8 @@ def fixed_problems(task, split, count, rng=None):
     """The `count` problems that every evaluation on `split` looks at: different ones, in the order in
     which they are drawn.
 
-    Fewer if the split has fewer; that is, if 10,000 draws in a row have brought nothing new.
+    Fewer if the split has fewer; that is, if 10,000 draws in a row have brought nothing new. rng: a
+    random.Random of the caller's, for other problems than those.
     """
     rng, found, in_vain = rng or random.Random(f"evaluation {split}"), {}, 0
     while len(found) < count and in_vain < 10_000:

@@ -12,7 +12,8 @@ threads (arXiv:2504.15466, 228 M). All of them count every problem.
 
 What is tried here: 1.15 M parameters, four layers 160 wide, one key-value head, nothing pretrained.
   1. The warm start imitates legal attempts that end near the target, the last one at it: arithmetic first, aiming later.
-  2. GRPO, with room for ten attempts, pays for the right answer; in a second run 0.3 less if a step is false.
+  2. GRPO, with room for ten attempts, pays for the right answer; in a second run 0.3 less if a step is false. Apart from these, with
+     --cell warm 0 and then --cell dagger 0: DAgger in its place (methods/dagger.py), 45 minutes of one core for both.
   3. 1,000 problems with new numbers and 1,000 with new targets, greedy and sampled, beside random legal search with as
      many attempts. Every right answer is checked by a second judge that shares no code with the first.
 

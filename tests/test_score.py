@@ -99,9 +99,10 @@ def test_the_kl_holds_the_first_answer_in_stage_one_and_both_in_stage_two(stage_
     assert metrics["kl_first"] == pytest.approx(float((both.logprobs - ref)[first].mean()), rel=1e-3)
 
 
-def test_in_low_precision_the_ratio_starts_at_one():
-    """Trap 35. Clip bounds of 0 would remove whatever differs; here nothing does."""
-    method = make(clip_low=0.0, clip_high=0.0, lr=0.0)
+@pytest.mark.parametrize("mini_batches", [1, 2])
+def test_in_low_precision_the_ratio_starts_at_one(mini_batches):
+    """Trap 35, in the mini-batches after the first one too. Clip bounds of 0 would remove whatever differs; here nothing does."""
+    method = make(clip_low=0.0, clip_high=0.0, lr=0.0, mini_batches=mini_batches)
     method.policy.compute_dtype = torch.bfloat16
     assert method.update(method.collect(problems()), torch.tensor([0.0, 1.0, 0.0, 0.0]))["clip_fraction"] == 0
 

@@ -45,6 +45,17 @@ def test_what_would_ask_the_rule_or_cannot_be_is_refused(flag):
         make(believes(0.25), **{flag: 1})
 
 
+@pytest.mark.parametrize("settings", [{"std": False}, {"overlong_filter": True}, {"baseline": "one"}])
+def test_the_settings_of_grpo_are_heeded(settings):
+    """Of an answer that can be read and one that was cut off."""
+    found = []
+    for each in ({}, settings):
+        method = make(believes(0.25), labels=0, **each)
+        method.update(wrote(method.policy, RIGHT, RIGHT + "..."), torch.zeros(2))
+        found.append(method.seen["advantages"])
+    assert not torch.equal(*found)
+
+
 def test_the_generator_earns_the_chance_of_a_yes():
     policy = believes(0.25)
     v, prompts, readable = make(policy).verdicts(wrote(policy, RIGHT, WRONG, "<think></think><answer>5", RIGHT + "..."))
