@@ -1,0 +1,80 @@
+"""What should the defaults of the main job be? Each candidate changes one thing, or two or three that go together; five seeds, on val.
+
+    python experiments/defaults.py            an hour and a half on 2 cores; goes on cell by cell where it was stopped
+    python experiments/defaults.py --quick    3 minutes, once the warm start is there
+
+The question: GRPO's defaults end lower with one seed than with the others, and break the rules of arithmetic more often than the
+warm start. Which setting mends that, and does it cost accuracy?
+
+The setting: countdown, the default warm start, 200 steps of GRPO. Measured on 500 different problems of val, 16 samples each, so that test
+stays unseen. How the choice is made was written down before the runs: the highest mean of pass@1 over the seeds; where others come within
+one standard error of it (of the differences, seed by seed), the one that changes least. Results: docs/defaults.{md,json,png}.
+"""
+from better_teacher import by_attempt
+from cells import main, metrics, spread, train
+
+FALLS, PAYS = ["--lr-schedule", "linear"], ["--step-penalty", "0.3"]
+CANDIDATES = {  # name of its runs: (title, flags)
+    "plain": ("lr 3e-4, constant", []), "both": ("lr falls to 0, a false step costs 0.3", FALLS + PAYS), "pays": ("a false step costs 0.3", PAYS),
+    "falls": ("lr falls to 0", FALLS), "half": ("half the lr", ["--lr", "1.5e-4"])}
+FULL = {"seeds": (0, 1, 2, 3, 4), "candidates": tuple(CANDIDATES), "steps": 200, "problems": 500, "samples": 16, "attempts": 7}
+QUICK = {"seeds": (0,), "candidates": ("plain", "pays"), "steps": 10, "problems": 50, "samples": 8, "attempts": 7}
+
+
+def cell(folder, plan, name, seed):
+    """Train one policy, if it is not there yet, and measure it. name: a candidate, or "sft", the warm start."""
+    import torch
+    import checkpoint, evaluate
+    from sample import SamplingConfig, collect
+    algo = ["sft"] if name == "sft" else ["grpo", *CANDIDATES[name][1]]
+    run = train(folder, f"{name}-{seed}", "--algo", *algo, "--seed", seed, steps=None if name == "sft" else plan["steps"])
+    model, task, _ = checkpoint.load_run(run, evaluate.pick_device("auto"))
+    problems = evaluate.fixed_problems(task, "val", plan["problems"])
+    result = evaluate.evaluate(model, task, problems, plan["samples"], (1, 8))
+    rollout = collect(model, task, problems, SamplingConfig(group_size=1), torch.Generator(model.device).manual_seed(0))
+    tried, _, again = map(sum, zip(*by_attempt(task, problems, rollout.completions(task.tokenizer), plan["attempts"])))
+    return result | {"repeats": again / (tried or 1), "curve": [
+        [line["accuracy"], line["legal"] / (line["attempts"] or 1)] for line in ([] if name == "sft" else metrics(run))]}
+
+
+def against(values, others):
+    """Mean of the differences, seed by seed, with its standard error -> text.
+
+    >>> against([0.5, 0.6, 0.7], [0.4, 0.5, 0.45])
+    '+0.150 ± 0.050'
+    """
+    each = [a - b for a, b in zip(values, others)]
+    mean = sum(each) / len(each)
+    error = (sum((d - mean) ** 2 for d in each) / max(1, len(each) - 1) / len(each)) ** 0.5
+    return f"{mean:+.3f} ± {error:.3f}"
+
+
+def report(folder, plan, get):
+    seeds, names = plan["seeds"], plan["candidates"]
+    get([("sft", seed) for seed in seeds])  # the warm starts, once
+    found = get([(name, seed) for name in ("sft", *names) for seed in seeds])
+    lines = ["| | pass@1 | against the first | pass@8 | seeds that lose pass@8 | greedy | legal attempts | correct marks | repeats | ended by "
+             "themselves | tokens |", "|---" * 11 + "|"]
+    titles = {"sft": "warm start"} | {name: CANDIDATES[name][0] for name in names}
+    for name in ("sft", *names):
+        each = [found[name, seed] for seed in seeds]
+        before = [found["sft", seed]["pass@8"] for seed in seeds]
+        one = [e["pass@1"] for e in each]
+        share = lambda what: spread(e[what] / (e["attempts"] or 1) for e in each)
+        trained = name in names
+        columns = [titles[name], spread(one), against(one, [found["plain", seed]["pass@1"] for seed in seeds]) if trained and name != "plain" else "",
+                   spread(e["pass@8"] for e in each), str(sum(e["pass@8"] < b for e, b in zip(each, before))) if trained else "",
+                   spread(e["greedy"] for e in each), share("legal"), share("correct_marks"), spread(e["repeats"] for e in each),
+                   spread((e["finished"] for e in each), ".2f"), spread((e["length"] for e in each), ".1f")]
+        lines.append(f"| {' | '.join(columns)} |")
+    lines.append(f"\n{plan['problems']} different problems of val, {plan['samples']} samples each, seeds {', '.join(map(str, seeds))}: mean "
+                 "(lowest to highest). Repeats: attempts that an answer has made before. Curves: means over ten steps and over the seeds.")
+    ten = range(0, plan["steps"] - 9, 10)
+    mean = lambda name, what: [sum(line[what] for seed in seeds for line in found[name, seed]["curve"][t:t + 10]) / 10 / len(seeds) for t in ten]
+    panel = lambda title, what: {"title": title, "x": "step", "y": "share", "curves": {
+        titles[name]: ([t + 10 for t in ten], mean(name, what)) for name in names}}
+    return "\n".join(lines), [panel("right, training problems", 0), panel("attempts that follow the rules", 1)]
+
+
+if __name__ == "__main__":
+    main(__file__, __doc__, cell, report, FULL, QUICK)
