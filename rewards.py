@@ -12,8 +12,8 @@ of one completion is
 with both brackets 0 unless the completion ended by itself: running out of tokens is a failure, not a
 cut-off episode. That is a sparse reward, and what it does not read may rot. `--step-penalty 0.3` is the
 dense one beside it: it reads the thinking too, and a completion with a false step in it
-(`task.steps_hold`) loses 0.3, whether it ended or not. It reads what the tasks read: marked attempts of
-the last <think>, or one closed chain. A false step without a mark, or behind </think>, costs nothing yet.
+(`task.steps_hold`) loses 0.3, whether it ended or not. A step that stands outside of the thinking counts
+as a false one: else the policy would learn to think where nobody looks.
 
 A rule is a target that reinforcement learning pushes against for hours, so it must have no hole: every
 text a model (or a person) can produce gets a well-defined reward. Arithmetic is exact (fractions), the
@@ -42,6 +42,7 @@ class RewardConfig:
 
 # ---------------------------------------------------------------------------------------------------------- parsing
 
+ANSWER = re.compile(r"<answer>[^<>]*(</answer>|$)")
 SHAPE = re.compile(r"<think>[^<>]*</think>\s*<answer>[^<>]+</answer>\s*")  # [^<>] cannot backtrack: the cost is linear
 
 
@@ -52,6 +53,21 @@ def has_format(completion):
     (True, False)
     """
     return SHAPE.fullmatch(completion) is not None
+
+
+def split_thinking(completion):
+    """-> (thinking, ended, outside): the text behind the last <think>; False if a limit cut it off; and what stands neither there nor in
+    an <answer>.
+
+    >>> split_thinking("<think>1 + 1 = 2</think>2 + 2 = 4<answer>1 + 1</answer>"), split_thinking("<think>1 + 1")
+    (('1 + 1 = 2', True, '2 + 2 = 4'), ('1 + 1', False, ''))
+    """
+    before, _, rest = completion.rpartition("<think>")
+    thinking, end, behind = rest.partition("</think>")
+    if not end:
+        thinking, end, behind = rest.partition("<answer>")
+        behind = end + behind
+    return thinking, bool(end), before + ANSWER.sub("", behind)
 
 
 def extract_answer(completion):

@@ -52,10 +52,10 @@ def cell(folder, plan, method, lr, seed, split):
     """Train one run if it is not there yet, and measure it on `split`."""
     import checkpoint, evaluate, sft
     name = lambda method, lr=lr: f"{method}-{lr}-{seed}".replace(" ", "")
-    run, looks = folder / name(method), []
+    run, looks, device = folder / name(method), [], evaluate.pick_device("auto")
     if method == "continued_sft":  # the rival: imitation for as many seconds as GRPO took
         rival = folder / name("grpo")
-        policy, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"])
+        policy, task, _ = checkpoint.load_run(json.loads((rival / "summary.json").read_text())["warm_start"], device)
         seconds = json.loads((rival / "seconds.json").read_text())
         losses = sft.warm_start(policy, task, sft.SFTConfig(), f"{seed} more", seconds=seconds)
         summary = {"tokens": 0, "steps": 0, "updates": len(losses)}
@@ -68,7 +68,7 @@ def cell(folder, plan, method, lr, seed, split):
         resumed, kept = (run / "checkpoint.pt").exists(), run / "seconds.json"
         train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit, *teacher, "--eval-every", plan["look"],
               "--eval-problems", plan["problems"] // 2)
-        policy, task, _ = checkpoint.load_run(run)
+        policy, task, _ = checkpoint.load_run(run, device)
         summary, used = json.loads((run / "summary.json").read_text()), resource.getrusage(resource.RUSAGE_CHILDREN)
         if not kept.exists():  # the processor's own time, whatever else there was to do; of a resumed run the clock's
             kept.write_text(json.dumps(summary["seconds"]["rl"] if resumed else used.ru_utime + used.ru_stime))

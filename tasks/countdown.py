@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from config import InputError, setting
-from rewards import extract_answer, parse_expression
+from rewards import extract_answer, parse_expression, split_thinking
 from tasks import Problem, Task, dialogue
 from tasks.tokenizer import Tokenizer
 
@@ -257,9 +257,13 @@ class Countdown(Task):
                 "correct_marks": sum((end == problem.answer) == line.endswith("found") for line, end in zip(lines, ends)), **truth}
 
     def steps_hold(self, problem, completion):
-        """Whether every attempt that carries a mark follows the rules."""
-        seen = self.describe(problem, completion)
-        return seen["legal"] == seen["attempts"]
+        """Whether every attempt follows the rules, the last one also if it carries no mark, and no step stands outside of the thinking.
+        A step that a limit has cut off is not looked at."""
+        thinking, ended, outside = split_thinking(completion)
+        *marked, last = thinking.split("\n")
+        legal = all(self.check_attempt(problem, line.rpartition(", ")[0]) is not None for line in marked)
+        steps = ", ".join(step for step in (last if ended else last.rpartition(", ")[0]).split(", ") if "=" in step)
+        return legal and self.numbers_left(problem, steps) is not None and "=" not in outside
 
     def own_verdict(self, completion):
         """Whether the last attempt is marked as found."""

@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 
 from config import setting
-from rewards import extract_answer
+from rewards import extract_answer, split_thinking
 from tasks import Task
 
 THINKING = re.compile(r"<think>([^<>]*)</think>")
@@ -72,6 +72,7 @@ class SerialTask(Task):
         return {"chain": float(bool(thinking.strip())), "chain_right": float(thinking == self.chain(problem))}
 
     def steps_hold(self, problem, completion):
-        """Whether there is no chain, or the true one."""
-        seen = self.describe(problem, completion)
-        return seen["chain"] <= seen["chain_right"]
+        """Whether there is no chain, or the true one, or as much of it as a limit has left; and nothing outside of it."""
+        thinking, ended, outside = split_thinking(completion)
+        true = self.chain(problem)
+        return not outside.strip() and (thinking.strip() in ("", true.strip()) or not ended and true.startswith(thinking))

@@ -350,6 +350,17 @@ def test_whether_steps_hold_is_about_the_steps_and_not_about_the_mark(line, hold
     assert TASK.steps_hold(PROBLEM, f"<think>{line}</think><answer>(5 * 3) + 7</answer>") is hold
 
 
+@pytest.mark.parametrize("text, hold", [
+    ("<think>5 * 3 = 16</think><answer>5</answer>", False), ("<think>5 * 3 = 16, </think><answer>5</answer>", False),  # no mark
+    ("<think>5 * 3 = 15</think><answer>5</answer>", True), ("<think>5 * 3 = 15, 7 + 7 = 14<answer>5</answer>", False),
+    ("<think></think>5 * 3 = 15<answer>5</answer>", False), ("<think></think><answer>5</answer>5 * 3 = 16", False),  # where nobody looks
+    ("5 * 3 = 15, <think></think><answer>5</answer>", False), ("<think>5 * 3 = 16, <think></think><answer>5</answer>", False),
+    ("<think></think><answer>5</answer>", True), ("<answer>5</answer>", True), ("", True), ("<think></think><answer>5", True),
+    ("<think>5 * 3 = 16, 16", False), ("<think>5 * 3 = 15, 15 + 7 = 2", True), ("<think>5 * 3 = 1", True)])  # cut off
+def test_no_step_escapes_the_penalty_but_one_that_was_cut_off(text, hold):
+    assert TASK.steps_hold(PROBLEM, text) is hold
+
+
 def test_there_is_room_for_one_attempt_more_than_the_teacher_ever_makes():
     """Else reinforcement learning could not find out that more attempts pay: the longest demonstration would be the limit."""
     line = "5 * 3 = 15, 15 - 7 = 8, failed\n"

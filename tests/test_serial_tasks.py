@@ -248,6 +248,12 @@ def test_describe_tells_a_right_chain_from_a_wrong_one(name):
     for wrong in (task.chain(other), rest, first + task.step_token, chain + first + task.step_token, "nonsense"):
         assert task.verify(problem, f"<think>{wrong}</think>{answer}") is True
         assert task.describe(problem, f"<think>{wrong}</think>{answer}") == {"chain": 1.0, "chain_right": 0.0}
+        assert not task.steps_hold(problem, f"<think>{wrong}</think>{answer}")
+    for fine in (f"<think>{chain}</think>{answer}", f"<think></think>{answer}", answer, f"<think>{first}", f"<think>{chain}</think><answer>"):
+        assert task.steps_hold(problem, fine), fine
+    for false in (f"<think></think>{chain}{answer}", f"<think></think>{answer}{chain}", f"{chain}<think></think>{answer}",
+                  f"<think>{first}{answer}", f"<think>{rest}nonsense"):
+        assert not task.steps_hold(problem, false), false
 
 
 # --------------------------------------------------------------------------------------------------------- the options
