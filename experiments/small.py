@@ -48,12 +48,13 @@ def imitate(task, seed, steps, **settings):
 
 
 def reinforce(task, seed, start, algo="grpo", steps=10**9, tokens=10**12, offset=0.0, problems=None, look=None,
-              **settings):
+              keep=(), **settings):
     """-> make(model) for `kept`: the weights of `start`, then `algo` until so many steps were taken or so many tokens sampled.
 
     The reward is 1 if the answer is right, else 0, and `offset` more. problems: a list to draw from; None: fresh
     ones of the training split. settings: those of the method. look(rollout, right) -> dict that is added to the
-    line of a step. make returns the lines: accuracy and entropy of the step, tokens and processor time so far.
+    line of a step. make returns the lines: accuracy and entropy of the step, tokens and processor time so far; and of the method's own
+    metrics those named in `keep`.
     """
     def make(policy):
         policy.load_state_dict(start.state_dict())
@@ -66,11 +67,12 @@ def reinforce(task, seed, start, algo="grpo", steps=10**9, tokens=10**12, offset
             draw = (lambda: rng.choice(problems)) if problems else (lambda: task.sample_problem(rng))
             rollout = method.collect([draw() for _ in range(method.config.prompts)])
             right = rollout.right(task).float()
-            method.update(rollout, right + offset)
+            metrics = method.update(rollout, right + offset)
             used += rollout.sampled_tokens + rollout.discarded
             entropy = float(-rollout.logprobs.sum() / rollout.mask.sum())  # of the policy, nats per token
             lines.append({"accuracy": float(right.mean()), "entropy": entropy, "tokens": used,
-                          "seconds": time.process_time() - started, **(look(rollout, right) if look else {})})
+                          "seconds": time.process_time() - started, **{name: metrics[name] for name in keep if name in metrics},
+                          **(look(rollout, right) if look else {})})
         return lines
     return make
 
