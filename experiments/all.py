@@ -12,10 +12,10 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = """
     compare dense_reward limit_of_rl longer_thinking r1 reward_hacking serial test_time failures
-    stream_of_search stream_of_search_longer better_teacher overoptimization gradient_variance abstention before_and_after coconut
+    defaults stream_of_search stream_of_search_longer better_teacher overoptimization gradient_variance abstention before_and_after coconut
     compute_optimal constitution coverage credit curriculum_of_ones_own distillation_recipe echo_chamber
     games gap hidden_condition judge_accuracy leco longer_or_larger mcts_noise memorise model_collapse
-    never_solved noisy_chains own_judge rare_facts second_turn tree_of_thoughts two_notations
+    never_solved noisy_chains own_judge rare_facts second_turn stale tree_of_thoughts two_notations
     wrong_answers
     """.split()
 

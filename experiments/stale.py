@@ -34,13 +34,13 @@ def cell(folder, plan, way, age, dtype, seed):
     policy, lines = small.kept(words, task, small.imitate(task, seed, plan["sft"]), seed)[0], []
     if way != "warm":
         row, mismatch = WAYS[way]
-        train = small.reinforce(task, seed, policy, "offpolicy", steps=plan["batches"] + int(age), keep=("mismatch", "clip_fraction"), prompts=32,
+        train = small.reinforce(task, seed, policy, "offpolicy", steps=plan["batches"] + int(age), keep=("mismatch",), prompts=32,
                                 **TABLE[row] | {"lr": plan["lr"], "mini_batches": 1, "mismatch": mismatch, "stale_steps": int(age),
                                                 "sampler_dtype": dtype})
         policy, lines = small.kept(f"{words}-stale-{way.replace(' ', '_')}-{age}-{dtype}-{plan['batches']}", task, train, seed)
     right = small.right_counts(policy, task, evaluate.fixed_problems(task, "test", plan["problems"]), plan["n"])
-    last = [sum(line[name] for line in lines[-10:]) / 10 if lines else None for name in ("mismatch", "clip_fraction")]
-    return {"pass@1": sum(right) / len(right) / plan["n"], "mismatch": last[0], "clipped": last[1], "accuracy": [line["accuracy"] for line in lines]}
+    return {"pass@1": sum(right) / len(right) / plan["n"], "accuracy": [line["accuracy"] for line in lines],
+            "mismatch": sum(line["mismatch"] for line in lines[-10:]) / 10}
 
 
 def report(folder, plan, get):
@@ -53,7 +53,6 @@ def report(folder, plan, get):
     for way in ways:
         low = spread(of(way, 0, "pass@1", "bfloat16")) if way in plan["low"] else ""
         lines.append(f"| {way} | {' | '.join(spread(of(way, age, 'pass@1')) for age in ages)} | {low} |")
-    first = ways[0]
     for way in ways:
         lines.append(f"| mismatch, {way} | {' | '.join(spread(of(way, age, 'mismatch')) for age in ages)} | "
                      f"{spread(of(way, 0, 'mismatch', 'bfloat16'), '.4f') if way in plan['low'] else ''} |")

@@ -127,7 +127,7 @@ def test_the_rival_that_imitates_on_begins_with_the_warm_start_of_its_run(experi
     run.mkdir()
     (run / "summary.json").write_text('{"warm_start": "runs/warm"}')
     (run / "seconds.json").write_text("12.5")
-    monkeypatch.setattr(checkpoint, "load_run", lambda path: seen.append(str(path)) or (None, None, {}))
+    monkeypatch.setattr(checkpoint, "load_run", lambda path, device: seen.append(str(path)) or (None, None, {}))
     monkeypatch.setattr(sft, "warm_start", lambda *_, seconds: seen.append(seconds) or [1.0])
     monkeypatch.setattr(evaluate, "fixed_problems", lambda task, split, count: seen.append(split))
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"pass@1": 0.5})

@@ -65,7 +65,9 @@ def test_given_problems_and_a_look(small, task):
         return {"rows": len(right)}
 
     policy = tiny_gpt(task.tokenizer.n_vocab, 64)
-    lines = small.reinforce(task, seed(), policy, "nsr", steps=1, offset=1.0, problems=[only], look=look, prompts=3, group_size=2)(policy)
+    lines = small.reinforce(task, seed(), policy, "nsr", steps=1, offset=1.0, problems=[only], look=look, prompts=3, group_size=2,
+                            keep=("groups_with_variance", "unknown"))(policy)
+    assert 0 <= lines[0]["groups_with_variance"] <= 1 and "unknown" not in lines[0]
     assert set(seen) == {only.key} and lines[0]["rows"] == 6 and lines[0]["accuracy"] <= 1
 
 
