@@ -1,5 +1,5 @@
 """What the experiments share. A cell is one computation, named by a few words, whose result is kept as JSON: an experiment that was
-stopped goes on where it was. Each cell runs in a process of its own with one thread, two cells at a time (or plan["at_once"])."""
+stopped goes on where it was. Each cell runs in a process of its own with one thread, two at a time (--at-once N, or plan["at_once"])."""
 import argparse
 import json
 import os
@@ -23,10 +23,13 @@ def main(script, doc, cell, report, full, quick, **variants):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under 3 minutes once the warm start is there")
     parser.add_argument("--cell", nargs="+", metavar="WORD", help="one cell alone")
+    parser.add_argument("--at-once", type=int, metavar="N", help="cells computed at a time, each with one thread (as the plan says, mostly 2)")
     for variant, other in variants.items():
         parser.add_argument(f"--{variant}", action="store_true", help=other.__doc__)
     given = parser.parse_args()
     name, plan = pathlib.Path(script).stem, quick if given.quick else full
+    if given.at_once is not None and given.at_once < 1:
+        parser.error("--at-once: at least 1")
     chosen = [variant for variant in variants if getattr(given, variant)]
     for variant in chosen:
         name, plan = f"{name}-{variant}", variants[variant](plan)
@@ -49,7 +52,7 @@ def main(script, doc, cell, report, full, quick, **variants):
         return json.loads(place(words).read_text())
 
     def get(cells):
-        with ThreadPoolExecutor(plan.get("at_once", 2)) as several:
+        with ThreadPoolExecutor(given.at_once or plan.get("at_once", 2)) as several:
             found = dict(zip(cells, several.map(one, cells)))
         asked.update({" ".join(map(str, words)): result for words, result in found.items()})
         return found

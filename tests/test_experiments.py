@@ -56,12 +56,15 @@ def test_a_cell_is_computed_once(tmp_path):
     run = lambda *flags: subprocess.run([sys.executable, str(tmp_path / "toy.py"), *flags], check=True, capture_output=True, text=True)
     run()
     (tmp_path / "runs" / "toy" / "b-2.json").unlink()
-    assert "cell a 1" not in run().stdout
+    assert "cell a 1" not in run("--at-once", "1").stdout
     assert sorted((tmp_path / "calls.txt").read_text().split()) == ["a1", "b2", "b2"]
     assert (tmp_path / "docs" / "toy.md").read_text().startswith("23\n\n[The claim")
     assert json.loads((tmp_path / "docs" / "toy.json").read_text()) == {"a 1": {"value": 11}, "b 2": {"value": 12}}
     run("--quick")
     assert (tmp_path / "runs" / "toy-quick" / "toy.md").read_text() == "43\n"
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run("--at-once", "0")
+    assert refused.value.returncode == 2
 
 
 def test_pass_at_k_of_a_policy_is_the_mean_over_problems(experiment):
