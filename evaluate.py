@@ -147,7 +147,7 @@ class EvaluateConfig:
 def main(argv=None):
     parser = Parser(prog="evaluate.py", description="pass@k of one or more runs on the same problems.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders or checkpoint files")
-    add_flags(parser, EvaluateConfig)
+    add_flags(parser, EvaluateConfig, {"temperature": "that of the run"})
     given = vars(parser.parse_args(argv))
     config = from_flags(EvaluateConfig, given)
     if not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", config.k):
@@ -157,16 +157,17 @@ def main(argv=None):
     if n < ks[-1]:
         raise InputError(f"--k {config.k}: no k can be larger than --samples {n}")
     loaded = [checkpoint.load_run(run, pick_device(config.device)) for run in given["runs"]]  # all, before the work begins
-    print(f"{config.split} problems, {n} samples each, temperature {config.temperature:g}; in brackets a 95 % interval over the problems")
+    print(f"{config.split} problems, {n} samples each; in brackets a 95 % interval over the problems")
     for run, (model, task, trained) in zip(given["runs"], loaded):
         problems = fixed_problems(task, config.split, config.problems)
-        result = evaluate(model, task, problems, n, ks, trained.get("max_new_tokens", 0), config.temperature, config.seed)
+        temperature = config.temperature if "temperature" in given else trained.get("temperature", 1.0)
+        result = evaluate(model, task, problems, n, ks, trained.get("max_new_tokens", 0), temperature, config.seed)
         with_interval = lambda name, low, high: f"{name} {result[name]:.3f} [{low:.3f}, {high:.3f}]"
         shown = [with_interval("greedy", *wilson(result["greedy"], len(problems)))]
         shown += [with_interval(f"pass@{k}", *mean_interval(result[f"pass@{k}"], result[f"pass@{k}_se"], len(problems))) for k in ks]
         rest = [f"{name} {value:.2f}" for name, value in result.items() if "pass@" not in name and name not in ("greedy", "problems")]
         few = "" if len(problems) == config.problems else ": there are no more that differ"
-        print(f"\n{run}  ({task.name}, {len(problems)} problems{few})\n  {'  '.join(shown)}\n  {'  '.join(rest)}", flush=True)
+        print(f"\n{run}  ({task.name}, {len(problems)} problems{few}, temperature {temperature:g})\n  {'  '.join(shown)}\n  {'  '.join(rest)}", flush=True)
 
 
 def pick_device(name):

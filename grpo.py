@@ -348,6 +348,8 @@ class GRPO(Method):
         # The weights of the whole batch. A mini-batch holds a share of 1 / steps of it: times `steps`,
         # the mean over the mini-batches is the gradient of the batch, whatever rows were left out.
         weights = token_weights(rollout.mask, c.loss_aggregation, self.max_new_tokens)
+        if c.overlong_filter:
+            weights = weights * rollout.finished[:, None]  # no KL and no entropy bonus either
         return metrics | optimize([self.learner(rollout, advantages)], rows, rollout.mask, c,
                                   lambda rows: weights[rows] * steps, self.generator if steps > 1 else None)  # nothing to shuffle into one
 

@@ -77,6 +77,8 @@ def curves(*runs, out=None):
     from matplotlib import pyplot as plt
     data = [read(run) for run in runs]
     more = panels(data[0][0][0])
+    if len({tuple(title for title, _ in panels(lines[0])) for lines, _ in data}) > 1:
+        raise InputError("these runs are of tasks that count different things: draw each task by itself")
     figure, axes = plt.subplots(1, 1 + len(more), figsize=(4.2 * (1 + len(more)), 3.6), layout="constrained")
     last = max(lines[-1]["step"] for lines, _ in data)
     ends = {}
@@ -124,7 +126,8 @@ def law(p, a, c, rounds):
     """
     shares = [p]
     for _ in range(rounds):
-        p = p * a / (p * a + (1 - p) * c)
+        kept = p * a + (1 - p) * c
+        p = p * a / kept if kept else p  # nothing is right, so nothing is imitated
         shares.append(p)
     return shares
 
@@ -240,6 +243,8 @@ def main(argv=None):
     parser.add_argument("--chains", action="store_true", help="serial tasks: the share of chains; one column a run")
     parser.add_argument("--out", help="a PNG; default: curves.png or chains.png in the first run's folder")
     args = parser.parse_args(argv)
+    if args.out and not (pathlib.Path(args.out).parent.is_dir() and args.out.lower().endswith((".png", ".pdf", ".svg"))):
+        raise InputError(f"--out {args.out}: name a file that ends in .png, .pdf or .svg, in a folder that is there")
     out = args.out or pathlib.Path(args.runs[0]) / ("chains.png" if args.chains else "curves.png")
     try:
         print((chains if args.chains else curves)(*args.runs, out=out))

@@ -148,7 +148,7 @@ def look(run, split):
     """Measure the policy on val, during the run, or on test, before and after -> dict, see evaluate.py."""
     started, loop = time.time(), run.loop
     problems, n = (loop.test_problems, loop.test_samples) if split == "test" else (loop.eval_problems, 8)
-    result = evaluate(run.policy, run.task, fixed_problems(run.task, split, problems), n, (1, 8), run.max_new_tokens)
+    result = evaluate(run.policy, run.task, fixed_problems(run.task, split, problems), n, (1, 8), run.max_new_tokens, run.temperature)
     run.seconds["evaluation"] += time.time() - started
     return result
 
@@ -165,7 +165,8 @@ def check_log_probs(run, rollout):
     started = time.time()
     worst = largest_log_ratio(run.method.behavior, rollout, run.method.config.temperature)
     tqdm.write(f"stored against recomputed log-probs before the first update: largest difference {worst:.1e}")
-    if not worst < (1e-3 if run.loop.dtype == "float32" else 0.5):  # also if it is nan
+    low = "bfloat16" in (run.loop.dtype, getattr(run.method.config, "sampler_dtype", ""))
+    if not worst < (0.5 if low else 1e-3):  # also if it is nan
         tqdm.write("warning: what is sampled is not what is trained; the model, or the sampling loop, is broken")
     return time.time() - started
 
@@ -247,12 +248,13 @@ def continued_sft(run):
     init_from(run.warm_start, model, run.task)
     print(f"baseline: {run.seconds['rl']:.0f} s more of imitation", flush=True)
     warm_start(model, run.task, run.configs["sft"], f"{loop.seed} more", seconds=run.seconds["rl"])
-    return evaluate(model, run.task, fixed_problems(run.task, "test", loop.test_problems), loop.test_samples, (1, 8), run.max_new_tokens)
+    return evaluate(model, run.task, fixed_problems(run.task, "test", loop.test_problems), loop.test_samples, (1, 8), run.max_new_tokens,
+                    run.temperature)
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(130 if main() is None else 0)  # 130: stopped by Ctrl-C
     except InputError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError

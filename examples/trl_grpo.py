@@ -42,8 +42,8 @@ class TRLConfig:
     eval_problems: int = setting(100, "val problems before and after, 16 samples each", low=1, high=10**6)
 
 
-def training_arguments(out, c, task, processes, cpu):
-    """-> trl.GRPOConfig: the settings that make it what `--algo grpo` is here, as far as it can be."""
+def training_arguments(out, c, limit, processes, cpu):
+    """-> trl.GRPOConfig: the settings that make it what `--algo grpo` is here, as far as it can be. limit: tokens of a completion."""
     import trl
     rows = c.prompts * c.group_size
     if rows % (processes * c.micro_batches):
@@ -53,7 +53,7 @@ def training_arguments(out, c, task, processes, cpu):
         output_dir=str(out), use_cpu=cpu, seed=c.seed, max_steps=c.steps, num_generations=c.group_size,
         per_device_train_batch_size=rows // processes // c.micro_batches, gradient_accumulation_steps=c.micro_batches,
         # what is sampled from is what is trained
-        max_completion_length=task.max_new_tokens, temperature=1.0, top_p=1.0, top_k=0,
+        max_completion_length=limit, temperature=1.0, top_p=1.0, top_k=0,
         # grpo.TABLE["grpo"], and the optimizer of model.make_optimizer
         loss_type="grpo", scale_rewards="group", num_iterations=1, beta=0.0,
         learning_rate=c.lr, lr_scheduler_type="constant", optim="adamw_torch_fused", adam_beta2=0.95,
@@ -68,7 +68,8 @@ def main(argv=None):
     add_flags(parser, TRLConfig)
     given = vars(parser.parse_args(argv))
     c, policy = from_flags(TRLConfig, given), given["exported"]
-    before, task, _ = checkpoint.load_run(policy)
+    before, task, trained = checkpoint.load_run(policy)
+    limit = trained["max_new_tokens"] or task.max_new_tokens
     try:
         import datasets
         import torch
@@ -76,7 +77,7 @@ def main(argv=None):
         import trl
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install transformers==5.23.0 trl==1.16.0")
-    arguments = training_arguments(given["out"], c, task, int(os.environ.get("WORLD_SIZE", 1)), not torch.cuda.is_available())
+    arguments = training_arguments(given["out"], c, limit, int(os.environ.get("WORLD_SIZE", 1)), not torch.cuda.is_available())
     rng = random.Random(f"data set {c.seed}")
     rows = [row(task, task.sample_problem(rng, "train"), rng) for _ in range(c.problems)]
     tokenizer = transformers.AutoTokenizer.from_pretrained(policy)
@@ -87,7 +88,7 @@ def main(argv=None):
     if trainer.accelerator.is_main_process:
         after, _, _ = checkpoint.load_run(given["out"])
         problems = fixed_problems(task, "val", c.eval_problems)
-        accuracy = [evaluate(model, task, problems, 16, (1,))["pass@1"] for model in (before, after)]
+        accuracy = [evaluate(model, task, problems, 16, (1,), limit)["pass@1"] for model in (before, after)]
         print(f"{trainer.accelerator.num_processes} processes, {c.steps} steps of {c.prompts} x {c.group_size}; pass@1 on "
               f"{len(problems)} val problems: {accuracy[0]:.3f} before, {accuracy[1]:.3f} after; in {given['out']}")
 

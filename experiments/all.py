@@ -25,7 +25,7 @@ def main_job(seed):
     run = HERE.parent / "runs" / f"countdown-{seed}"
     if (run / "summary.json").exists():
         return None
-    if (run / "checkpoint.pt").exists():
+    if (run / "config.json").exists():
         return ["train.py", "--resume", str(run)]
     return ["train.py", "--algo", "grpo", "--task", "countdown", "--seed", str(seed), "--baselines", "--out", str(run)]
 

@@ -37,6 +37,7 @@ def main(script, doc, cell, report, full, quick, **variants):
     folder = pathlib.Path("runs") / (name + "-quick" * given.quick)
     place = lambda words: folder / ("-".join(map(str, words)) + ".json")
     if given.cell:
+        folder.mkdir(parents=True, exist_ok=True)
         result = cell(folder, plan, *given.cell)
         return place(given.cell).write_text(json.dumps(result) + "\n")
     asked = {}
@@ -75,7 +76,7 @@ def train(folder, name, *flags, steps=None):
     did, goes on. Without looks at val and with one test problem: an experiment measures for itself. -> the run's folder."""
     run, limit = folder / name, ["--steps", steps] if steps else []
     if not (run / "summary.json").exists() or json.loads((run / "summary.json").read_text())["steps"] < (steps or 0):
-        command = ["--resume", run, *limit] if (run / "checkpoint.pt").exists() else [
+        command = ["--resume", run, *limit] if (run / "config.json").exists() else [
             "--task", "countdown", "--eval-every", "0", "--test-problems", "1", "--out", run, *flags, *limit]
         subprocess.run([sys.executable, "train.py", *map(str, command)], check=True)
     return run

@@ -67,7 +67,7 @@ def cell(folder, plan, method, lr, seed, split):
         if limit and "--n-kv-head" not in flags:  # the warm start of all of them: its seconds are nobody's
             limit += ["--init", folder / name("sft", "0")]
         teacher = ["--teacher", folder / name("grpo", plan["methods"]["grpo"][2][0])] if algo == "distill" else []
-        resumed, kept = (run / "checkpoint.pt").exists(), run / "seconds.json"
+        resumed, kept = (run / "config.json").exists(), run / "seconds.json"
         train(folder, run.name, "--algo", algo, "--seed", seed, *flags, *limit, *teacher, "--eval-every", plan["look"],
               "--eval-problems", plan["problems"] // 2)
         policy, task, _ = checkpoint.load_run(run, device)

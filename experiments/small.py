@@ -32,7 +32,8 @@ def kept(name, task, make, seed, n_layer=2, n_embd=64, block_size=128):
     place = PLACE / f"{name}-{seed}.pt"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(place, model, task, {}, made=make(model))
+        config = {"algo": "sft", "task": task.name, "max_new_tokens": 0, "dtype": "float32"}  # what ask.py, search.py and export.py want to know
+        checkpoint.save(place, model, task, config, made=make(model))
     content = checkpoint.load(place)
     model.load_state_dict(content["model"])
     return model, content["made"]

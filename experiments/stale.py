@@ -59,7 +59,7 @@ def report(folder, plan, get):
     lines.append(f"\npass@1 on {plan['problems']} test problems, {plan['n']} samples each, seeds {', '.join(map(str, seeds))}: mean (lowest to "
                  f"highest). The warm start: {spread(each['pass@1'] for each in warm.values())}. Curves: mean of the seeds.")
     mean = lambda values: sum(values) / len(values)
-    panels = [{"title": "after 40 batches", "x": "updates that a batch is old", "y": "pass@1", "curves": {
+    panels = [{"title": f"after {plan['batches']} batches", "x": "updates that a batch is old", "y": "pass@1", "curves": {
         way: (list(ages), [mean(of(way, age, "pass@1")) for age in ages]) for way in ways}}]
     oldest = ages[-1]
     panels.append({"title": f"training, {oldest} updates old", "x": "batch that was sampled", "y": "share of right answers", "curves": {

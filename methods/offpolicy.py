@@ -103,8 +103,8 @@ class OffPolicy(GRPO):
 
 
 # Exercises
-# 1. --stale-steps 8 with --mismatch ignore, ratio and tis, three seeds each. Which curve breaks first, and what do `clip_fraction`
-#    and `mismatch` say before it does?
+# 1. In experiments/stale.py tis breaks before ratio, as with one optimizer step a batch its clip holds nothing. Run --stale-steps 8 with
+#    --mini-batches 8, three seeds each. Does tis hold now? And what do `clip_fraction` and `mismatch` say before a curve breaks?
 # 2. Give the weights to whole completions (their product, cut at C). test_without_a_cap_the_gradient_is_exact still holds; what
 #    happens to the variance?
 # 3. Drop the tokens whose weight is above C instead of cutting it. Which way does the bias go now?

@@ -94,10 +94,17 @@ def other_models(method, rollout, temperature, names=("ref_logprobs", "values"))
 
 
 @torch.no_grad()
-def after_update(method, rollout, seen):
-    """What the update did to each token -> {name: (B, T)}: ratios, and which are clipped if there are advantages and a clip."""
+def before_update(method, rollout):
+    """log pi_old (B, T) as the update compares with it: what was stored, or, where that was rounded or another policy's, computed anew."""
+    stored = method.policy.compute_dtype == torch.float32 and getattr(method.config, "mismatch", "ratio") == "ratio"
+    return rollout.logprobs if stored else score(method.policy, rollout.tokens, method.config.temperature)[0].detach()
+
+
+@torch.no_grad()
+def after_update(method, rollout, seen, old):
+    """What the update did to each token -> {name: (B, T)}: ratios to exp(old), and which are clipped if there are advantages and a clip."""
     c, mask = method.config, rollout.mask
-    log_rho = (score(method.policy, rollout.tokens, c.temperature)[0] - rollout.logprobs).masked_fill(~mask, 0.0)
+    log_rho = (score(method.policy, rollout.tokens, c.temperature)[0] - old).masked_fill(~mask, 0.0)
     if getattr(c, "ratio", "token") == "sequence":
         log_rho = (log_rho.sum(1, keepdim=True) / mask.sum(1, keepdim=True)).expand_as(mask)
     rho = log_rho.exp()
@@ -166,12 +173,12 @@ def log_look(run):
     if f'{{"step": {run.step}, "kind": "val"' in run.read("rollouts.jsonl"):
         return  # the last step was a look already
     problems, group_size = LOOK
-    temperature, generator = run.configs["algorithm"].temperature, torch.Generator(run.device).manual_seed(0)
+    generator = torch.Generator(run.device).manual_seed(0)
     rollout = collect(run.policy, run.task, fixed_problems(run.task, "val", problems),
-                      SamplingConfig(group_size=group_size, temperature=temperature, max_new_tokens=run.max_new_tokens), generator)
-    entropies, *alternatives = choices(run.policy, rollout.tokens, temperature)
+                      SamplingConfig(group_size=group_size, temperature=run.temperature, max_new_tokens=run.max_new_tokens), generator)
+    entropies, *alternatives = choices(run.policy, rollout.tokens, run.temperature)
     write(run, run.step, "val", group_size, rollout, *run.reward(rollout),
-          {"logprobs": rollout.logprobs, "entropies": entropies, **other_models(run.method, rollout, temperature)}, alternatives)
+          {"logprobs": rollout.logprobs, "entropies": entropies, **other_models(run.method, rollout, run.temperature)}, alternatives)
 
 
 @contextlib.contextmanager
@@ -189,8 +196,9 @@ def logged(run, rollout, rewards, accuracy):
     T = int(part.lengths.max())  # nothing is computed behind the longest of them
     part.tokens, part.mask, part.logprobs = part.tokens[:, :T], part.mask[:, :T], part.logprobs[:, :T]
     entropies, *alternatives = choices(method.behavior, part.tokens, config.temperature)
+    old = before_update(method, part)
     yield
     seen = {name: (x if x.ndim == 2 else x[:, None].expand_as(rollout.mask))[:count, :T] for name, x in method.seen.items() if len(x) >= count}
     seen |= other_models(method, part, config.temperature, {"ref_logprobs"} - seen.keys())  # a reference does not change; a critic has
     write(run, run.step + 1, "train", size, part, rewards, accuracy,
-          {"logprobs": part.logprobs, "entropies": entropies, **seen, **after_update(method, part, seen)}, alternatives)
+          {"logprobs": part.logprobs, "entropies": entropies, **seen, **after_update(method, part, seen, old)}, alternatives)

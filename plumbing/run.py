@@ -110,7 +110,7 @@ class Run:
         self.folder, self.algo, self.configs = folder, algo, configs
         self.loop = loop = configs["loop"]
         self.task = tasks.load(task_name, **asdict(configs["options"]))
-        self.max_new_tokens = configs["algorithm"].max_new_tokens
+        self.max_new_tokens, self.temperature = configs["algorithm"].max_new_tokens, configs["algorithm"].temperature
         self.device = loop.device = pick_device(loop.device)  # kept in config.json: a run goes on where it began
         self.policy = new_model(self.task, loop, block_size(self.task, loop, self.max_new_tokens), self.device)
         self.step, self.tokens, self.updates, self.skipped = 0, 0, 0, 0
@@ -195,7 +195,11 @@ class Run:
         self.solved = state.get("solved", {})
         version, internal, gauss = state["rng"]
         self.rng.setstate((version, tuple(internal), gauss))
-        self.generator.set_state(state["generator"])
+        if content["config"].get("device", self.device) == self.device:
+            self.generator.set_state(state["generator"])
+        else:
+            self.generator.manual_seed(self.loop.seed + self.step)
+            print(f"on {self.device} now: what is sampled from here on is not what {content['config']['device']} would have sampled")
         torch.set_rng_state(state["torch_rng"])
         lines = self.read("metrics.jsonl").splitlines()[:self.step]
         self.write("metrics.jsonl", "".join(line + "\n" for line in lines))
@@ -225,7 +229,7 @@ class Run:
         """Write what the policy says to the same three val problems to samples.txt, and return it."""
         generator = torch.Generator(self.device).manual_seed(0)
         rollout = collect(self.policy, self.task, fixed_problems(self.task, "val", 3),
-                          SamplingConfig(group_size=1, max_new_tokens=self.max_new_tokens), generator)
+                          SamplingConfig(group_size=1, temperature=self.temperature, max_new_tokens=self.max_new_tokens), generator)
         texts, done = rollout.completions(self.task.tokenizer), rollout.finished.tolist()
         rewards, _ = rule_rewards(self.task, rollout.problems, texts, done, self.configs["rewards"])
         page = f"=== step {self.step}\n" + "".join(

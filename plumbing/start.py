@@ -25,7 +25,7 @@ def read_command_line(argv):
     first = Parser(prog="train.py", add_help=False)
     first.add_argument("--algo", help=f"one of {', '.join(('sft', *catalogue.names()))} (default: grpo)")
     first.add_argument("--task", help=f"one of {', '.join(tasks.names())} (default: countdown)")
-    first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps and --token-budget may be changed")
+    first.add_argument("--resume", metavar="RUN", help="go on with this run; only --steps, --token-budget and --device may be changed")
     known, _ = first.parse_known_args(argv)
     if known.resume is not None:  # the run knows what it is; "" is the mistake of a script, and not a new run
         stored = read_config(pathlib.Path(known.resume))
@@ -43,9 +43,11 @@ def read_command_line(argv):
     for name in ("algo", "task", "resume"):
         given.pop(name)
     if known.resume is not None:
-        changed = set(given) - {"steps", "token_budget"}
+        changed = set(given) - {"steps", "token_budget", "device"}
         if changed:
-            raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps and --token-budget can")
+            raise InputError(f"{flag(sorted(changed)[0])} cannot be changed by --resume; only --steps, --token-budget and --device can")
+        if stored.get("lr_schedule", "constant") != "constant" and any(given[name] != stored[name] for name in given.keys() & {"steps", "token_budget"}):
+            print(f"--lr-schedule {stored['lr_schedule']}: the rate goes on as if the run had been of this length from the beginning")
         given = stored | given
     return algo, task, given, known.resume
 
@@ -160,21 +162,52 @@ def expected_memory(run):
     return weights + cache + max(scratch, forward) + 300e6
 
 
+def check_heeded(algo, given):
+    """InputError for a flag that would do nothing."""
+    if given.get("init") and given.get("fresh"):
+        raise InputError("--fresh: with --init no warm start is made")
+    unheeded = [name for name in ("train_problems", "curriculum", "lr_schedule", "token_budget", "baselines")
+                if given.get(name, 0) not in (0, False, "none", "constant")]
+    if algo == "sft" and unheeded:
+        raise InputError(f"{flag(unheeded[0])}: --algo sft stops after the warm start, where it means nothing")
+
+
+def hold(folder):
+    """No other process may work on the run until this one ends, even if it is killed -> an open file, which holds the lock, or None
+    where files cannot be locked. InputError if another one does."""
+    try:
+        import fcntl  # not on Windows
+        file = open(folder / ".lock", "w")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return file
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is at work on this run; wait for it, or stop it")
+    except (ModuleNotFoundError, OSError):
+        return None
+
+
 def start(argv):
     """The command line -> a Run on its warm start, or as its last checkpoint left it."""
     algo, task_name, given, resume = read_command_line(argv)
     run_configs = configure(algo, task_name, given)
+    check_heeded(algo, given)
     run = Run(pathlib.Path(resume or ""), algo, task_name, run_configs)
     if run.device == "cuda":
         widen_micro_batches(run, given, torch.cuda.get_device_properties(0).total_memory)
     parameters = sum(p.numel() for p in run.policy.parameters())
     if resume is not None:
         checkpoint.check_room(run.folder, parameters)
+        taken = checkpoint.load(resume).get("state", {}).get("step", 0) if (run.folder / "checkpoint.pt").exists() else 0
+        if run.loop.steps < taken:
+            raise InputError(f"--steps {run.loop.steps}: the run has taken {taken} already")
     else:  # what cannot be used is said before a folder is made
         if run.loop.init:
             init_from(run.loop.init, run.policy, run.task)
         run.build()  # once for nothing: whatever it cannot use, it says so here
+        if len(run.train_problems) < run.loop.train_problems:
+            print(f"--train-problems {run.loop.train_problems}: there are no more than {len(run.train_problems)} that differ")
         run.folder = new_folder(run.loop.out, f"{algo}-{task_name}-{run.loop.seed}", parameters)
+    run.lock = hold(run.folder)
     run.write("config.json", json.dumps(run.config_dict(), indent=2) + "\n")
     print(f"{run.folder}: {algo} on {task_name}, {parameters:,} parameters, {run.device}, {run.loop.dtype}, "
           f"about {expected_memory(run) / 1e9:.1f} GB of memory")

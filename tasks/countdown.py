@@ -121,6 +121,16 @@ def solution(numbers, target, rng):
     return chosen
 
 
+def steps_of(line):
+    """A line of thinking -> its steps, without the mark; "" if it carries no mark, or nothing but.
+
+    >>> steps_of("5 * 3 = 15, 15 + 7 = 22, found"), steps_of("5 * 3 = 15, 15 + 7 = 22, 3 + 3 = 9found")
+    ('5 * 3 = 15, 15 + 7 = 22', '')
+    """
+    steps, _, mark = line.rpartition(", ")
+    return steps if mark in ("found", "failed") else ""
+
+
 def expression(attempt):
     """The steps of an attempt as one expression.
 
@@ -250,7 +260,7 @@ class Countdown(Task):
         target; legal: how many follow the rules; correct_marks: how many carry the right mark. With a
         loose judge, truth: what a strict one says."""
         lines = completion.split("<think>")[-1].split("</think>")[0].split("\n")[:-1]
-        ends = [self.check_attempt(problem, line.rpartition(", ")[0]) for line in lines]
+        ends = [self.check_attempt(problem, steps_of(line)) for line in lines]
         truth = {"truth": float(self.right(problem, completion, "strict"))} if self.options.judge == "loose" else {}
         return {"attempts": len(lines), "legal": sum(end is not None for end in ends),
                 "hits": sum(end == problem.answer for end in ends),
@@ -261,7 +271,7 @@ class Countdown(Task):
         A step that a limit has cut off is not looked at."""
         thinking, ended, outside = split_thinking(completion)
         *marked, last = thinking.split("\n")
-        legal = all(self.check_attempt(problem, line.rpartition(", ")[0]) is not None for line in marked)
+        legal = all(self.check_attempt(problem, steps_of(line)) is not None for line in marked)
         steps = ", ".join(step for step in (last if ended else last.rpartition(", ")[0]).split(", ") if "=" in step)
         return legal and self.numbers_left(problem, steps) is not None and "=" not in outside
 

@@ -211,8 +211,9 @@ def test_describe_counts_attempts_legal_ones_hits_and_true_marks():
     text = ("<think>5 * 3 = 15, 15 + 7 = 22, failed\n"   # a hit, but it says failed
             "7 - 5 = 2, 3 * 2 = 6, failed\n"             # legal, told
             "7 + 5 = 13, 13 + 9 = 22, found\n"           # not legal, and no hit whatever it says
+            "5 * 3 = 15, 15 + 7 = 22, 3 + 3 = 9found\n"  # no step hides before a mark
             "5 * 3 = 15, 15 + 7 = 22, found\n</think><answer>(5 * 3) + 7</answer>")
-    assert TASK.describe(PROBLEM, text) == {"attempts": 4, "legal": 3, "hits": 2, "correct_marks": 2}
+    assert TASK.describe(PROBLEM, text) == {"attempts": 5, "legal": 3, "hits": 2, "correct_marks": 2}
 
 
 def test_equal_answers_share_their_canonical_form():
@@ -355,6 +356,7 @@ def test_whether_steps_hold_is_about_the_steps_and_not_about_the_mark(line, hold
     ("<think>5 * 3 = 15</think><answer>5</answer>", True), ("<think>5 * 3 = 15, 7 + 7 = 14<answer>5</answer>", False),
     ("<think></think>5 * 3 = 15<answer>5</answer>", False), ("<think></think><answer>5</answer>5 * 3 = 16", False),  # where nobody looks
     ("5 * 3 = 15, <think></think><answer>5</answer>", False), ("<think>5 * 3 = 16, <think></think><answer>5</answer>", False),
+    ("<think>5 * 3 = 15, 15 + 7 = 22, 3 + 3 = 9found\n</think><answer>5</answer>", False),  # before the mark, without a comma
     ("<think></think><answer>5</answer>", True), ("<answer>5</answer>", True), ("", True), ("<think></think><answer>5", True),
     ("<think>5 * 3 = 16, 16", False), ("<think>5 * 3 = 15, 15 + 7 = 2", True), ("<think>5 * 3 = 1", True)])  # cut off
 def test_no_step_escapes_the_penalty_but_one_that_was_cut_off(text, hold):

@@ -117,6 +117,15 @@ def test_the_command_compares_runs_on_one_page(run, capsys):
     assert text.count(run) == 2 and text.count("pass@1 ") == text.count("pass@2 ") == 2 and text.count("3 problems") == 2
 
 
+@pytest.mark.parametrize("flags, used", [([], 0.5), (["--temperature", "2"], 2.0)])
+def test_a_run_is_measured_at_its_own_temperature_unless_told_otherwise(tmp_path, monkeypatch, flags, used):
+    checkpoint.save(tmp_path / "checkpoint.pt", tiny_gpt(TASK.tokenizer.n_vocab, 32), TASK, {"max_new_tokens": 9, "temperature": 0.5})
+    seen, judge = [], evaluate.sample_and_judge
+    monkeypatch.setattr(evaluate, "sample_and_judge", lambda *given: seen.append(given[5]) or judge(*given))
+    evaluate.main([str(tmp_path), "--problems", "2", "--device", "cpu", *flags])
+    assert seen == [used, 0.0]  # sampled, greedy
+
+
 @pytest.mark.parametrize("argv", [
     ["nowhere"], ["RUN", "nowhere"], ["RUN", "--k", "x"], ["RUN", "--k", ""], ["RUN", "--k", "0"],
     ["RUN", "--k", "8", "--samples", "4"], ["RUN", "--problems", "0"], ["RUN", "--temperature", "0"],

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import train
+from config import InputError
 from plumbing import start
 from toys import seeded
 
@@ -80,6 +81,32 @@ def test_a_picture_of_curves(tmp_path):
     assert plot.lines(panels, tmp_path / "p.png").stat().st_size > 1000
 
 
+def test_pictures_of_tasks_that_count_different_things_are_refused(tmp_path):
+    pytest.importorskip("matplotlib")
+    import plot
+    line = {"step": 1, "accuracy": 0.0, "length": 1.0}
+    for name, more in (("a", {"attempts": 1.0, "hits": 0.0}), ("b", {"chain": 1.0})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line | more) + "\n")
+    with pytest.raises(InputError, match="each task by itself"):
+        plot.main([str(tmp_path / "a"), str(tmp_path / "b")])
+    for out in ("nowhere/x.png", "x.txt"):
+        with pytest.raises(InputError, match="--out"):
+            plot.main([str(tmp_path / "a"), "--out", out])
+    assert plot.law(0.5, 0.0, 0.0, 2) == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("there, command", [((), "--out"), (("config.json",), "--resume"), (("config.json", "checkpoint.pt"), "--resume")])
+def test_a_run_goes_on_also_if_it_was_killed_before_its_first_checkpoint(experiment, tmp_path, monkeypatch, there, command):
+    cells, seen = experiment("cells"), []
+    (tmp_path / "x").mkdir()
+    for name in there:
+        (tmp_path / "x" / name).write_text("")
+    monkeypatch.setattr(cells.subprocess, "run", lambda argv, check: seen.append(argv))
+    cells.train(tmp_path, "x", "--algo", "grpo", steps=3)
+    assert seen[0][seen[0].index(command) + 1] == str(tmp_path / "x")
+
+
 def test_a_half_written_last_line_of_a_living_run_is_left_out(tmp_path):
     import plot
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
@@ -145,7 +172,7 @@ def test_a_run_is_trained_on_if_it_is_to_take_more_steps(experiment, tmp_path, m
     run = tmp_path / "run"
     run.mkdir()
     (run / "summary.json").write_text('{"steps": 5}')
-    (run / "checkpoint.pt").touch()
+    (run / "config.json").touch()
     cells.train(tmp_path, "run", steps=5)
     cells.train(tmp_path, "run")
     assert calls == []

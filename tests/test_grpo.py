@@ -997,6 +997,19 @@ def test_filtered_completions_give_no_gradient_and_still_count_in_their_group():
     assert any(not torch.allclose(a, b) for a, b in zip(filtered, gradients_of_an_update(tiny_gpt(vocab_size=6), rollout, rewards)[0]))
 
 
+@pytest.mark.parametrize("term", [{"beta": 0.1, "kl_estimator": "k2"}, {"entropy_bonus": 0.1}])
+def test_filtered_completions_pay_no_kl_and_get_no_bonus(term):
+    rollout = eight(tiny_gpt(vocab_size=6))
+    rollout.finished[:] = False
+    algorithm = make(tiny_gpt(vocab_size=6), overlong_filter=True, **term)
+    with torch.no_grad():
+        for p in algorithm.reference.parameters():
+            p.mul_(1.5)
+    before = [p.clone() for p in algorithm.policy.parameters()]
+    algorithm.update(rollout, torch.tensor([1.0, 0, 0, 0, 0, 0, 1, 0]))
+    assert all(torch.equal(a, b) for a, b in zip(before, algorithm.policy.parameters()))
+
+
 def test_the_reference_is_renewed_every_so_many_steps():
     """After two steps the reference is the policy of that moment; a restored algorithm knows how far it was."""
     rewards = torch.tensor([1.0, 0, 0, 0.5, 0, 0, 1, 0])

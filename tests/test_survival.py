@@ -319,6 +319,34 @@ def test_a_run_folder_that_cannot_be_written_to_any_more_is_said_before_the_work
     assert "Read-only" in refused(["--resume", "run", "--steps", "1"])
 
 
+def test_two_processes_do_not_work_on_one_run(home):
+    """The lock is the process's: it ends with it, also if it is killed. Another folder is not concerned."""
+    hold = f"import sys; sys.path.insert(0, {str(kills.HERE)!r}); import pathlib; from plumbing.start import hold; hold(pathlib.Path(sys.argv[1]))"
+    another = lambda name: subprocess.run([sys.executable, "-c", hold, name], capture_output=True, text=True)
+    for name in ("a", "b"):
+        pathlib.Path(name).mkdir()
+    held = start.hold(pathlib.Path("a"))
+    refusal = another("a")
+    assert refusal.returncode and "another process is at work" in refusal.stderr and not another("b").returncode
+    held.close()
+    assert not another("a").returncode
+
+
+def test_what_resume_may_change(home, capsys):
+    train.main([*SHORT, "--lr-schedule", "linear"])
+    assert "has taken 2 already" in refused(["--resume", "run", "--steps", "1"])
+    assert "--lr cannot be changed" in refused(["--resume", "run", "--lr", "0.1"])
+    config = pathlib.Path("run/config.json")
+    config.write_text(config.read_text().replace('"cpu"', '"cuda"'))  # as if it had begun on a GPU
+    content = checkpoint.load("run")
+    content["config"]["device"] = "cuda"
+    torch.save(content, "run/checkpoint.pt")
+    capsys.readouterr()
+    assert train.main(["--resume", "run", "--steps", "3", "--device", "cpu"])["steps"] == 3
+    said = capsys.readouterr().out
+    assert "the rate goes on as if" in said and "on cpu now" in said
+
+
 def test_a_folder_with_a_log_of_something_else_is_not_written_into(home):
     pathlib.Path("run").mkdir()
     pathlib.Path("run/metrics.jsonl").write_text("mine\n")

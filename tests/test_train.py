@@ -512,12 +512,19 @@ def refused(argv, capsys):
     ("--algo dpo --group-size 1", "--group-size"), ("--algo rloo --group-size 1", "--group-size"),  # nothing to compare with
     ("--algo grpo --top-entropy 0", "--top-entropy"), ("--algo grpo --kl-estimator k4", "--kl-estimator"),
     ("--algo star --teacher nowhere", "nowhere"), ("--algo star --teacher", "--teacher"),
+    ("--init missing --fresh", "--fresh"),
     ("--algo ppo --baseline others", "--baseline"), ("--train-problems -1", "--train-problems"),
 ], ids=lambda x: x)
 def test_bad_input_is_refused_in_one_line_that_names_it(flags, named, runs, tmp_path, capsys):
     line = refused([*TINY, *flags.split(), "--out", str(tmp_path / "x")], capsys)
     assert named in line
     assert not (tmp_path / "x").exists()  # nothing is left of a run that could not begin
+
+
+@pytest.mark.parametrize("flags", ["--curriculum band", "--lr-schedule linear", "--token-budget 9", "--train-problems 2", "--baselines"])
+def test_the_warm_start_alone_refuses_what_only_a_loop_would_heed(flags, tmp_path, capsys):
+    assert flags.split()[0] in refused(["--algo", "sft", *flags.split(), "--out", str(tmp_path / "x")], capsys)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(straight, capsys):
@@ -838,6 +845,25 @@ def test_log_probs_are_checked_at_the_temperature_of_sampling(again, monkeypatch
     again.step, again.method.config.temperature = 0, 0.5
     train.step(again)
     assert found[0] < 1e-4
+
+
+def test_a_look_and_the_samples_are_at_the_temperature_of_the_run(again, monkeypatch):
+    """The distribution that is trained is the one that is measured."""
+    seen, sample = [], run_room.collect
+    monkeypatch.setattr(train, "evaluate", lambda *given: seen.append(given[6]) or {})
+    monkeypatch.setattr(run_room, "collect", lambda *given: seen.append(given[3].temperature) or sample(*given))
+    again.temperature = 0.5
+    train.look(again, "val")
+    again.write_samples()
+    assert seen == [0.5, 0.5]
+
+
+def test_a_sampler_of_low_precision_is_no_false_alarm(again, monkeypatch, capsys):
+    monkeypatch.setattr(train, "largest_log_ratio", lambda *_: 0.01)
+    for dtype, warned in (("float32", True), ("bfloat16", False)):
+        monkeypatch.setattr(again.method, "config", SimpleNamespace(temperature=1.0, sampler_dtype=dtype))
+        train.check_log_probs(again, None)
+        assert ("warning" in capsys.readouterr().out) == warned
 
 
 def test_the_logged_entropy_is_the_mean_over_sampled_tokens(again, monkeypatch):

@@ -67,7 +67,7 @@ def batches(request, exported, tmp_path_factory):
 
     task = checkpoint.load_run(exported)[1]
     c = trl_grpo.TRLConfig(steps=4, prompts=2, group_size=G, lr=0.02)
-    arguments = trl_grpo.training_arguments(tmp_path_factory.mktemp("out"), c, task, 1, cpu=True)
+    arguments = trl_grpo.training_arguments(tmp_path_factory.mktemp("out"), c, task.max_new_tokens, 1, cpu=True)
     arguments.loss_type, arguments.num_iterations, arguments.max_completion_length = request.param, 2, LIMIT
     arguments.scale_rewards = "none" if request.param == "dr_grpo" else "group"
     rng = random.Random(seed())
