@@ -16,7 +16,7 @@ from cells import main, metrics, spread, train
 FALLS, PAYS = ["--lr-schedule", "linear"], ["--step-penalty", "0.3"]
 CANDIDATES = {  # name of its runs: (title, flags)
     "plain": ("lr 3e-4, constant", []), "both": ("lr falls to 0, a false step costs 0.3", FALLS + PAYS), "pays": ("a false step costs 0.3", PAYS),
-    "falls": ("lr falls to 0", FALLS), "half": ("half the lr", ["--lr", "1.5e-4"])}
+    "falls": ("lr falls to 0", FALLS)}
 FULL = {"seeds": (0, 1, 2, 3, 4), "candidates": tuple(CANDIDATES), "steps": 200, "problems": 500, "samples": 16, "attempts": 7}
 QUICK = {"seeds": (0,), "candidates": ("plain", "pays"), "steps": 10, "problems": 50, "samples": 8, "attempts": 7}
 

@@ -1,6 +1,6 @@
 """A learned reward is a proxy: how far can it be pushed before the truth turns?
 
-    python experiments/overoptimization.py            about 15 minutes of one core; goes on cell by cell where it was stopped
+    python experiments/overoptimization.py            40 minutes of one core; goes on cell by cell where it was stopped
     python experiments/overoptimization.py --quick    2 minutes, its warm start included: one judge, no remedy
 
 The claim (Gao et al., arXiv:2210.10760): over the distance d = sqrt(KL(pi || pi_start)) the proxy keeps
@@ -8,7 +8,7 @@ rising while the true reward rises, turns and falls; Best-of-N gets further for 
 reinforcement learning. Remedies: a KL in the loss, an ensemble of judges of which the most critical one
 is believed, judges that are trained anew on what the policy writes now.
 
-The setting: countdown, 0.1 million parameters, seeds 0, 1 and 2. A judge of verifier.py (`kinds`: orm, prm, rm), trained before the first
+The setting: countdown, 0.1 million parameters, seeds 0, 1 and 2. A judge of verifier.py (orm, prm, rm; the remedies with the first), trained before the first
 step on a few thousand samples of the warm start, so that it is mediocre. RL: methods/rm_rl.py. Best-of-N: the same judge chooses among N samples of the
 warm start; n samples a problem give every N <= n without bias; d from KL = log N - (N - 1)/N, which is exact without ties. True: the
 rule. The turn is the highest point of the true reward, a mean over ten steps. Results: docs/overoptimization.{md,json,png}.
@@ -20,9 +20,9 @@ from cells import main, metrics, spread, train
 SMALL = ["--n-layer", "2", "--n-embd", "64"]
 REMEDIES = {"none": [], "KL in the loss": ["--beta", "0.05"], "ensemble of 4": ["--judges", "4", "--ensemble", "min"],
             "fresh judge": ["--fresh-judge", "20"]}
-FULL = {"seeds": (0, 1, 2), "kinds": ("orm",), "remedies": ("none", "KL in the loss"), "steps": 80, "judge_steps": 10, "problems": 100,
-        "n": 64}
-QUICK = {"seeds": (0,), "kinds": ("orm",), "remedies": ("none",), "steps": 12, "judge_steps": 4, "problems": 20, "n": 16}
+FULL = {"seeds": (0, 1, 2), "judges": {"orm": tuple(REMEDIES), "prm": ("none",), "rm": ("none",)}, "steps": 80, "judge_steps": 10,
+        "problems": 100, "n": 64}
+QUICK = {"seeds": (0,), "judges": {"orm": ("none",)}, "steps": 12, "judge_steps": 4, "problems": 20, "n": 16}
 
 
 def rl(folder, plan, kind, remedy, seed):
@@ -89,14 +89,14 @@ def turn(curve):
 
 
 def report(folder, plan, get):
-    seeds, kinds = plan["seeds"], plan["kinds"]
+    seeds, judges = plan["seeds"], plan["judges"]
     get([("warm", seed) for seed in seeds])
-    runs = get([("rl", kind, remedy, seed) for kind in kinds for remedy in plan["remedies"] for seed in seeds])
-    chosen = get([("bon", kind, "none", seed) for kind in kinds for seed in seeds])
+    runs = get([("rl", kind, remedy, seed) for kind in judges for remedy in judges[kind] for seed in seeds])
+    chosen = get([("bon", kind, "none", seed) for kind in judges for seed in seeds])
     lines = ["| judge | | the true reward is highest at d = | it is then | at the end | proxy, first step → last |", "|---|---|---|---|---|---|"]
     panels = []
-    for kind in kinds:
-        for remedy in plan["remedies"]:
+    for kind in judges:
+        for remedy in judges[kind]:
             curves = [runs["rl", kind, remedy, seed] for seed in seeds]
             d, best, last = zip(*map(turn, curves))
             first, end = (spread(curve["proxy"][i] for curve in curves) for i in (0, -1))
@@ -108,7 +108,7 @@ def report(folder, plan, get):
                      f"{spread(c['proxy'][0] for c in bon)} → {spread(c['proxy'][-1] for c in bon)} |")
         both = {f"RL, seed {seed}": runs["rl", kind, "none", seed] for seed in seeds} | {
             f"Best-of-N, seed {seed}": chosen["bon", kind, "none", seed] for seed in seeds}
-        for name, title in (("proxy", "what the judge says"), ("true", "what the rule says")):
+        for name, title in (("proxy", "what the judge says"), ("true", "what the rule says"))[kind != "orm":]:
             panels.append({"title": f"{kind}: {title}", "x": "d = sqrt(KL), KL in nats per completion", "y": "mean",
                            "curves": {label: (smooth(curve["d"]), smooth(curve[name])) if label[:2] == "RL" else (curve["d"], curve[name])
                                       for label, curve in both.items()}})

@@ -244,10 +244,10 @@ def tiny(experiment, tmp_path, monkeypatch):
 
 
 def test_overoptimization_from_end_to_end(tiny):
-    text, panels = tiny("overoptimization", {"seeds": (0,), "kinds": ("orm", "rm"), "remedies": ("none", "fresh judge"), "steps": 3,
+    text, panels = tiny("overoptimization", {"seeds": (0,), "judges": {"orm": ("none", "fresh judge"), "rm": ("none", "fresh judge")}, "steps": 3,
                                              "judge_steps": 1, "problems": 2, "n": 4})
     assert len(text.splitlines()) == 2 + 2 * 3 + 2 and "| rm | Best-of-N | " in text
-    assert [len(panel["curves"]) for panel in panels] == [2] * 4 and panels[0]["curves"]["Best-of-N, seed 0"][0][0] == 0
+    assert [len(panel["curves"]) for panel in panels] == [2] * 3 and panels[0]["curves"]["Best-of-N, seed 0"][0][0] == 0
 
 
 def test_gradient_variance_from_end_to_end(tiny):
