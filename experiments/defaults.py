@@ -16,8 +16,7 @@ from cells import main, metrics, spread, train
 
 FALLS, PAYS = ["--lr-schedule", "linear"], ["--step-penalty", "0.3"]
 CANDIDATES = {  # name of its runs: (title, flags)
-    "plain": ("lr 3e-4, constant", []), "pays": ("a false step costs 0.3", PAYS), "both": ("the same, and lr falls to 0", PAYS + FALLS),
-    "start": ("as the first, seeds 0 to 2, from the warm start of seed 1", [])}
+    "plain": ("as it is", []), "pays": ("step penalty", PAYS), "both": ("penalty, falling lr", PAYS + FALLS), "start": ("warm start 1", [])}
 FULL = {"seeds": (0, 1, 2, 3, 4), "candidates": tuple(CANDIDATES), "steps": 200, "problems": 500, "samples": 16, "attempts": 7}
 QUICK = {"seeds": (0,), "candidates": ("plain", "pays"), "steps": 10, "problems": 50, "samples": 8, "attempts": 7}
 
@@ -72,7 +71,8 @@ def report(folder, plan, get):
                    spread((e["finished"] for e in each), ".2f"), spread((e["length"] for e in each), ".1f")]
         lines.append(f"| {' | '.join(columns)} |")
     lines.append(f"\n{plan['problems']} different problems of val, {plan['samples']} samples each, seeds {', '.join(map(str, seeds))}: mean "
-                 "(lowest to highest). Repeats: attempts that an answer has made before. Curves: means over ten steps and over the seeds.")
+                 "(lowest to highest). Penalty: a false step costs 0.3. Warm start 1: as it is, seeds 0 to 2, all from the warm start of seed 1. Repeats: "
+                 "attempts that an answer has made before. Curves: means over ten steps and over the seeds.")
     ten = range(0, plan["steps"] - 9, 10)
     mean = lambda name, what: [sum(line[what] for seed in of[name] for line in found[name, seed]["curve"][t:t + 10]) / 10 / len(of[name]) for t in ten]
     panel = lambda title, what: {"title": title, "x": "step", "y": "share", "curves": {
