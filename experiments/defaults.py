@@ -1,7 +1,7 @@
 """What should the defaults of the main job be? Four candidates, five seeds, measured on val.
 
     python experiments/defaults.py            two hours on 2 cores; goes on cell by cell where it was stopped
-    python experiments/defaults.py --quick    3 minutes, once the warm start is there
+    python experiments/defaults.py --quick    3 minutes, once the warm starts are there
 
 The question: GRPO's defaults end lower with one seed than with the others, and break the rules of arithmetic more often than the
 warm start. Which setting mends that, and does it cost accuracy? And is it the warm start of that seed, or what came after it? For that,
