@@ -61,7 +61,7 @@ def cell(folder, plan, method, lr, seed, split):
         summary = {"tokens": 0, "steps": 0, "updates": len(losses)}
     else:
         if method not in ("sft", *plan["methods"]):
-            raise SystemExit(f"error: no method {method!r} here; there are {', '.join(plan['methods'])}" + " (--all has more)" * (plan["methods"] is not METHODS))
+            raise SystemExit(f"error: no method {method!r} here; there are {', '.join(plan['methods'])}; --all has all")
         algo, flags, _ = plan["methods"].get(method, ("sft", [], ()))
         limit = ["--lr", lr, "--steps", 10**6, "--token-budget", plan["tokens"]] if algo != "sft" else []
         if limit and "--n-kv-head" not in flags:  # the warm start of all of them: its seconds are nobody's

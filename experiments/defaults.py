@@ -37,8 +37,10 @@ def cell(folder, plan, name, seed):
     result = evaluate.evaluate(model, task, problems, plan["samples"], (1, 8))
     rollout = collect(model, task, problems, SamplingConfig(group_size=1), torch.Generator(model.device).manual_seed(0))
     tried, _, again = map(sum, zip(*by_attempt(task, problems, rollout.completions(task.tokenizer), plan["attempts"])))
+    lines = [] if name in STARTS else metrics(run)
+    tens = [lines[i:i + 10] for i in range(0, len(lines) - 9, 10)]
     return result | {"repeats": again / (tried or 1), "curve": [
-        [line["accuracy"], line["legal"] / (line["attempts"] or 1)] for line in ([] if name in STARTS else metrics(run))]}
+        [sum(line["accuracy"] for line in ten) / 10, sum(line["legal"] / (line["attempts"] or 1) for line in ten) / 10] for ten in tens]}
 
 
 def against(values, others):
@@ -76,10 +78,10 @@ def report(folder, plan, get):
     lines.append(f"\n{plan['problems']} different problems of val, {plan['samples']} samples each, seeds {', '.join(map(str, seeds))}: mean "
                  "(lowest to highest). Penalty: a false step costs 0.3. Longer: 1,000 steps in place of 600. Warm start 1: as it is, seeds 0 to 2, all from the warm start of seed 1. Repeats: "
                  "attempts that an answer has made before. Curves: means over ten steps and over the seeds.")
-    ten = range(0, plan["steps"] - 9, 10)
-    mean = lambda name, what: [sum(line[what] for seed in of[name] for line in found[name, seed]["curve"][t:t + 10]) / 10 / len(of[name]) for t in ten]
+    ten = range(plan["steps"] // 10)
+    mean = lambda name, what: [sum(found[name, seed]["curve"][t][what] for seed in of[name]) / len(of[name]) for t in ten]
     panel = lambda title, what: {"title": title, "x": "step", "y": "share", "curves": {
-        titles[name]: ([t + 10 for t in ten], mean(name, what)) for name in names}}
+        titles[name]: ([10 * t + 10 for t in ten], mean(name, what)) for name in names}}
     return "\n".join(lines), [panel("right, training problems", 0), panel("attempts that follow the rules", 1)]
 
 
