@@ -134,11 +134,12 @@ def main(argv=None):
     parser = Parser(prog="ask.py", description="Ask a trained model a question of your own.")
     parser.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
     parser.add_argument("question", nargs="?", help='a problem of its task, like "Use 3, 5, 7 to make 22."; none: you are asked')
-    add_flags(parser, AskConfig)
+    add_flags(parser, AskConfig, {"temperature": "that of the run"})
     given = vars(parser.parse_args(argv))
     c = from_flags(AskConfig, given)
     device = pick_device(c.device)
     model, task, trained = checkpoint.load_run(given["run"], device)
+    c.temperature = given.get("temperature", trained.get("temperature", 1.0))
     verifier = search_command.load_verifier(given["run"], c, model, task, trained, device)
     if given["question"] is not None:
         return answer(model, task, trained, verifier, read_question(task, given["question"]), c)

@@ -197,7 +197,7 @@ SYMPTOMS = (
      "EOS is left out of the loss, or the warm start was short",
      "--sft-steps; the mask in sft.demonstrations"),
     (lambda r: r.countdown and r.before < 0.1,
-     "the warm start is right in {r.before:.2f} of its answers; in the default job in 0.22",
+     "the warm start is right in {r.before:.2f} of its answers; in the default job in 0.23",
      "a short warm start, the prompt in the loss, demonstrations that are false",
      "samples.txt, step 0; --sft-steps; sft.py"),
     (lambda r: r.learns_to_write and r.best < 0.01,

@@ -81,7 +81,7 @@ does not do what they say, you are close.
 `hunt/healthy` and `hunt/suspect` are two runs from the same warm start, with the same seed and the same command:
 
 ```sh
-python train.py --algo sft --task countdown --out runs/warm
+python train.py --algo sft --task countdown --sft-steps 600 --out runs/warm
 python train.py {command} --init runs/warm --out runs/mine
 ```
 
@@ -148,7 +148,7 @@ def make():
     runs = ROOT / "runs" / "hunt"
     train = lambda folder, *flags: subprocess.run([sys.executable, "train.py", *flags], cwd=folder, check=True)
     if not (runs / "warm" / "checkpoint.pt").exists():
-        train(ROOT, "--algo", "sft", "--task", "countdown", "--test-problems", "100", "--out", str(runs / "warm"))
+        train(ROOT, "--algo", "sft", "--task", "countdown", "--sft-steps", "600", "--test-problems", "100", "--out", str(runs / "warm"))
     for name, bug in {"healthy": None, **bugs()}.items():
         run = runs / str(name)
         if not (run / "summary.json").exists():

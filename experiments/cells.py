@@ -73,11 +73,12 @@ def main(script, doc, cell, report, full, quick, **variants):
 
 def train(folder, name, *flags, steps=None):
     """`python train.py --out FOLDER/NAME flags`, unless it is done; a run that was stopped, or that is to take more steps than it
-    did, goes on. Without looks at val and with one test problem: an experiment measures for itself. -> the run's folder."""
+    did, goes on. Without looks at val and with one test problem: an experiment measures for itself. The warm start takes 600 steps if
+    `flags` do not say otherwise: countdown's default when most of these tables were made. -> the run's folder."""
     run, limit = folder / name, ["--steps", steps] if steps else []
     if not (run / "summary.json").exists() or json.loads((run / "summary.json").read_text())["steps"] < (steps or 0):
         command = ["--resume", run, *limit] if (run / "config.json").exists() else [
-            "--task", "countdown", "--eval-every", "0", "--test-problems", "1", "--out", run, *flags, *limit]
+            "--task", "countdown", "--sft-steps", "600", "--eval-every", "0", "--test-problems", "1", "--out", run, *flags, *limit]
         subprocess.run([sys.executable, "train.py", *map(str, command)], check=True)
     return run
 

@@ -3,23 +3,24 @@
     python experiments/defaults.py            two hours on 2 cores; goes on cell by cell where it was stopped
     python experiments/defaults.py --quick    3 minutes, once the warm starts are there
 
-The question: GRPO's defaults end lower with one seed than with the others, and break the rules of arithmetic more often than the
+The question: GRPO's defaults ended lower with one seed than with the others, and broke the rules of arithmetic more often than the
 warm start. Which setting mends that, and does it cost accuracy? And is it the warm start of that seed, or what came after it? For that,
 seeds 0 to 2 once more, all from the warm start of seed 1.
 
-The setting: countdown, the default warm start, 200 steps of GRPO. Measured on 500 different problems of val, 16 samples each, so that test
-stays unseen. How the choice is made was written down before the runs: the highest mean of pass@1 over the seeds; where others come within
-one standard error of it (of the differences, seed by seed), the one that changes least. The longer warm start became a candidate when the
-others had been seen, and the warm start of seed 1 had turned out to be the reason. Results: docs/defaults.{md,json,png}.
+The setting: countdown, a warm start of 600 steps (the default then), 200 steps of GRPO. Measured on 500 different problems of val, 16
+samples each, so that test stays unseen. How the choice is made was written down before the runs: the highest mean of pass@1 over the
+seeds; where others come within one standard error of it (of the differences, seed by seed), the one that changes least. The longer warm
+start became a candidate when the others had been seen, and the warm start of seed 1 had turned out to be the reason; it won, and is the
+default now. Results: docs/defaults.{md,json,png}.
 """
 from better_teacher import by_attempt
 from cells import main, metrics, spread, train
 
 FALLS, PAYS, LONGER = ["--lr-schedule", "linear"], ["--step-penalty", "0.3"], ["--sft-steps", "1000"]
 CANDIDATES = {  # name of its runs: (title, flags)
-    "plain": ("as it is", []), "pays": ("step penalty", PAYS), "both": ("penalty, falling lr", PAYS + FALLS), "start": ("warm start 1", []),
-    "longer": ("longer warm start", LONGER)}
-STARTS = {"sft": ("warm start", []), "sft-longer": ("longer warm start alone", LONGER)}
+    "plain": ("old default", []), "pays": ("step penalty", PAYS), "both": ("penalty, falling lr", PAYS + FALLS), "start": ("warm start 1", []),
+    "longer": ("1,000 steps of warm start", LONGER)}
+STARTS = {"sft": ("warm start, 600 steps", []), "sft-longer": ("warm start, 1,000 steps", LONGER)}
 FULL = {"seeds": (0, 1, 2, 3, 4), "candidates": tuple(CANDIDATES), "steps": 200, "problems": 500, "samples": 16, "attempts": 7}
 QUICK = {"seeds": (0,), "candidates": ("plain", "longer"), "steps": 10, "problems": 50, "samples": 8, "attempts": 7}
 
@@ -76,7 +77,8 @@ def report(folder, plan, get):
                    spread((e["finished"] for e in each), ".2f"), spread((e["length"] for e in each), ".1f")]
         lines.append(f"| {' | '.join(columns)} |")
     lines.append(f"\n{plan['problems']} different problems of val, {plan['samples']} samples each, seeds {', '.join(map(str, seeds))}: mean "
-                 "(lowest to highest). Penalty: a false step costs 0.3. Longer: 1,000 steps in place of 600. Warm start 1: as it is, seeds 0 to 2, all from the warm start of seed 1. Repeats: "
+                 "(lowest to highest). Penalty: a false step costs 0.3. All but two rows: a warm start of 600 steps. Warm start 1: the old "
+                 "default, seeds 0 to 2, all from the warm start of seed 1. Repeats: "
                  "attempts that an answer has made before. Curves: means over ten steps and over the seeds.")
     ten = range(plan["steps"] // 10)
     mean = lambda name, what: [sum(found[name, seed]["curve"][t][what] for seed in of[name]) / len(of[name]) for t in ten]

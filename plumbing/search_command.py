@@ -55,9 +55,10 @@ def read_command_line(argv):
     """-> the run, SearchConfig, its methods and its budgets. InputError if they cannot be used."""
     parser = Parser(prog="search.py", description="Accuracy bought with tokens: search on a trained run.")
     parser.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
-    add_flags(parser, SearchConfig)
+    add_flags(parser, SearchConfig, {"temperature": "that of the run"})
     given = vars(parser.parse_args(argv))
     c = from_flags(SearchConfig, given)
+    c.temperature = given.get("temperature")  # None: that of the run, which is not loaded yet
     methods = METHODS if c.method == "all" else c.method.split(",")
     for method in methods:
         if method not in METHODS:
@@ -185,6 +186,7 @@ def main(argv=None):
     run, c, methods, budgets = read_command_line(argv)
     device = pick_device(c.device)
     model, task, trained = checkpoint.load_run(run, device)
+    c.temperature = c.temperature or trained.get("temperature", 1.0)
     verifier = load_verifier(run, c, model, task, trained, device)
     limit = trained["max_new_tokens"] or task.max_new_tokens
     problems = fixed_problems(task, c.split, c.problems)

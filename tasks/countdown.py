@@ -152,6 +152,7 @@ def expression(attempt):
 class Countdown(Task):
     """See the top of this file; options: `CountdownOptions`."""
     Options = CountdownOptions
+    defaults = {"sft_steps": 1000}  # after 600 one seed of five still marks 5 % of its attempts falsely, and ends lower
     checkable = True   # whether an expression makes the target can be seen from the prompt
     step_token = ", "  # after every operation: the next token says how the attempt went, or goes on with it
     largest = LARGEST  # no legal step makes more

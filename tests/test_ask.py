@@ -102,6 +102,14 @@ def test_samples_have_a_verdict_and_a_probability(run, solved, capsys):
     assert out[4].startswith("sample, 2 times: wrong, p ") and out[6] == "3 of 5 right" and len(out) == 8
 
 
+@pytest.mark.parametrize("flags, used", [([], "0.5"), (["--temperature", "2"], "2")])
+def test_a_run_is_asked_at_its_own_temperature_unless_told_otherwise(run, tmp_path, capsys, flags, used):
+    model, task, _ = checkpoint.load_run(run, torch.device("cpu"))
+    checkpoint.save(tmp_path / "cool.pt", model, task, {"algo": "grpo", "max_new_tokens": 0, "temperature": 0.5})
+    ask.main([str(tmp_path / "cool.pt"), QUESTION, "--device", "cpu", *flags])
+    assert f", at temperature {used})" in capsys.readouterr().out.replace(";", ")")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_search_answers_a_question(run, method, capsys):
     ask.main([run, QUESTION, "--search", method, "--budget", "40", "--greedy", "--device", "cpu"])

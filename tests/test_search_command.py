@@ -110,3 +110,13 @@ def test_the_command_searches_the_split_and_keeps_to_the_limit_that_it_was_told(
     monkeypatch.setattr(search_command, "measure", lambda *given: limits.append(given[-1]) or measure(*given))
     search.main([f"{runs}/policy.pt", "--method", "greedy", "--split", "val", "--problems", "3", "--device", "cpu"])
     assert splits == ["val", "train"] and limits == [12]
+
+
+@pytest.mark.parametrize("flags, used", [([], 0.5), (["--temperature", "2"], 2.0)])
+def test_a_run_is_searched_at_its_own_temperature_unless_told_otherwise(runs, tmp_path, monkeypatch, flags, used):
+    model, task, _ = checkpoint.load_run(f"{runs}/policy.pt", torch.device("cpu"))
+    checkpoint.save(tmp_path / "cool.pt", model, task, {"algo": "grpo", "max_new_tokens": 12, "temperature": 0.5})
+    seen, run_method = [], search_command.run_method
+    monkeypatch.setattr(search_command, "run_method", lambda context, *more: seen.append(context.temperature) or run_method(context, *more))
+    search.main([str(tmp_path / "cool.pt"), "--method", "sample", "--budget", "20", "--problems", "2", "--device", "cpu", *flags])
+    assert seen == [used]
