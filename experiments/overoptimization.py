@@ -1,12 +1,12 @@
 """A learned reward is a proxy: how far can it be pushed before the truth turns?
 
-    python experiments/overoptimization.py            half an hour of one core; goes on cell by cell where it was stopped
+    python experiments/overoptimization.py            an hour of one core; goes on cell by cell where it was stopped
     python experiments/overoptimization.py --quick    2 minutes, its warm start included: one judge, no remedy
 
 The claim (Gao et al., arXiv:2210.10760): over the distance d = sqrt(KL(pi || pi_start)) the proxy keeps
 rising while the true reward rises, turns and falls; Best-of-N gets further for a given d than
 reinforcement learning. Remedies: a KL in the loss, an ensemble of judges of which the most critical one
-is believed, judges that are trained anew on what the policy writes now.
+is believed, judges that are trained anew on what the policy writes now, or longer before the first step.
 
 The setting: countdown, 0.1 million parameters, seeds 0, 1 and 2. A judge of verifier.py (`judges`: orm, prm or rm, with which remedies), trained before the first
 step on a few thousand samples of the warm start, so that it is mediocre. RL: methods/rm_rl.py. Best-of-N: the same judge chooses among N samples of the
@@ -19,8 +19,8 @@ from cells import main, metrics, spread, train
 
 SMALL = ["--n-layer", "2", "--n-embd", "64"]
 REMEDIES = {"none": [], "KL in the loss": ["--beta", "0.05"], "ensemble of 4": ["--judges", "4", "--ensemble", "min"],
-            "fresh judge": ["--fresh-judge", "20"]}
-FULL = {"seeds": (0, 1, 2), "judges": {"orm": tuple(REMEDIES)}, "steps": 80, "judge_steps": 10,
+            "fresh judge": ["--fresh-judge", "20"], "better judge": ["--judge-steps", "60"]}
+FULL = {"seeds": (0, 1, 2), "judges": {"orm": tuple(REMEDIES), "prm": ("none",), "rm": ("none",)}, "steps": 80, "judge_steps": 10,
         "problems": 100, "n": 64}
 QUICK = {"seeds": (0,), "judges": {"orm": ("none",)}, "steps": 12, "judge_steps": 4, "problems": 20, "n": 16}
 
