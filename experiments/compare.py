@@ -7,9 +7,9 @@ choice of learning rates.
     python experiments/compare.py --quick      3 minutes, once the warm start is there: two methods, one rate, 200,000 tokens
 
 The claim to be examined: which way of learning from a rule gets most out of a token, and which keeps
-pass@64? Countdown, defaults, a million sampled tokens each (--token-budget), seeds 0, 1 and 2. A cell
-is one run: train, then measure. Of three learning rates the one is taken that does best on `val` with
-seed 0; only the chosen cells are measured on `test`. Equal seconds: pass@1 on val at the last look
+pass@64? Countdown, a warm start of 600 steps, else the defaults; a million sampled tokens each
+(--token-budget), seeds 0, 1 and 2. A cell is one run: train, then measure. Of three learning rates the one is taken that does best
+on `val` with seed 0; only the chosen cells are measured on `test`. Equal seconds: pass@1 on val at the last look
 before the moment at which the quickest run had used up its tokens (processor time, looks included). Beside them: the warm start as it
 is, trained on for as many seconds as GRPO took, and random search with as many attempts as the policy
 of GRPO makes. The teacher of `distill` is the GRPO run of its seed, whose own tokens are not counted.

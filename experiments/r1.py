@@ -6,7 +6,7 @@
 The claim (arXiv:2501.12948): reinforcement learning on the base model works (R1-Zero); a small cold start with good, readable
 examples, and a second round on what the first one found, work better.
 
-The setting: countdown, defaults, seeds 0, 1 and 2. The base is the warm start of all other experiments; a million sampled tokens for each.
+The setting: countdown, seeds 0, 1 and 2. The base is a warm start of 600 steps; a million sampled tokens for each.
   R1-Zero      GRPO on the base
   R1  stage 1  cold start: 30 steps of 64 on solved examples (every one of them ends in a solution) from the base
       stage 2  GRPO, 450,000 tokens

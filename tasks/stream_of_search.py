@@ -107,6 +107,7 @@ def aimed(numbers, target, rng, largest=LARGEST):
 class StreamOfSearch(Countdown):
     """See the top of this file; options: `StreamOfSearchOptions`."""
     Options = StreamOfSearchOptions
+    defaults = {}
     largest = LARGEST
 
     def __init__(self, options):
