@@ -134,8 +134,9 @@ def report(folder, plan, get):
                      f"| {both(lambda e: at_seconds(e.get('looks', []), limit))} |")
     chance = spread(table["grpo", best["grpo"], seed, "test"]["random_search"] for seed in seeds)
     lines.append(f"| random search with grpo's attempts | | {chance} |" + " |" * 8)
-    curves = {m: [(kl, accuracy) for _, accuracy, kl in table[m, lr, seeds[0], "test"].get("looks", []) if kl is not None]
-              for m, lr in best.items()}
+    first = lambda m, lr: table[m, lr, seeds[0], "test"]
+    curves = {m: [(kl, accuracy) for _, accuracy, kl in first(m, lr).get("looks", []) if kl is not None]
+              for m, lr in best.items() if first(m, lr)["pass@1"] >= first("sft", "0")["pass@1"]}  # what is ruined goes far, and hides the rest
     frontier = {m: tuple(map(list, zip(*points))) for m, points in curves.items() if points}
     return "\n".join(lines), [{"title": f"accuracy against KL, seed {seeds[0]}", "x": "KL to the warm start, nats per token",
                                "y": "pass@1 on val", "curves": frontier}] if frontier else []
