@@ -3,8 +3,10 @@
     python experiments/all.py            many hours on 2 cores
     python experiments/all.py --quick    each experiment with small sizes, into runs/; about three minutes each
 
-The main job's three runs come first; then every experiment of this folder, one after the other; then the pictures.
+The main job's three runs come first; then every experiment of this folder, one after the other; then the pictures. One thread a run: sums
+are added in another order with more, and a run is another one then.
 """
+import os
 import pathlib
 import subprocess
 import sys
@@ -35,10 +37,10 @@ def commands(quick):
     jobs = [] if quick else [job for job in map(main_job, (0, 1, 2)) if job]
     jobs += [[f"experiments/{name}.py", *["--quick"] * quick] for name in NAMES]
     pictures = [["docs/main_table.py"], ["plot.py", *(f"runs/countdown-{seed}" for seed in (0, 1, 2)), "--out", "docs/countdown.png"]]
-    return jobs if quick else jobs + [["experiments/compare.py", "--many"]] + pictures
+    return jobs if quick else jobs + [["experiments/compare.py", "--all"], ["experiments/compare.py", "--many"]] + pictures
 
 
 if __name__ == "__main__":
     for job in commands("--quick" in sys.argv[1:]):
         print("python", *job, flush=True)
-        subprocess.run([sys.executable, *job], cwd=HERE.parent, check=True)
+        subprocess.run([sys.executable, *job], cwd=HERE.parent, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -6,8 +6,9 @@
 The claim: what a reward does not read may rot. The rule reads the answer alone (sparse); --step-penalty 0.3 takes 0.3 from every
 completion with a false step in its thinking (dense).
 
-The setting: countdown, a warm start of 600 steps, GRPO, seeds 0, 1 and 2. Means over the last ten steps, some 5,000 completions of training problems
-that were drawn fresh, so none had been trained on. Legal: the share of attempts that follow the rules. Results: docs/dense_reward.{md,json,png}.
+The setting: countdown, a warm start of 600 steps, GRPO, seeds 0, 1 and 2. Means over the last ten steps, some 5,000 completions of
+training problems that were drawn fresh, so none had been trained on. Legal: the share of attempts that follow the rules. Results:
+docs/dense_reward.{md,json,png}.
 """
 from cells import main, metrics, spread, train
 

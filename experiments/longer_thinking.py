@@ -6,8 +6,8 @@
 The claims: under a rule alone answers grow longer by themselves and accuracy grows with them (DeepSeek-R1-Zero, arXiv:2501.12948);
 a price on length gives shorter answers of equal accuracy (Kimi k1.5, arXiv:2501.12599).
 
-The setting: countdown, a warm start of 600 steps, defaults but for the room: at most 129 new tokens, enough for nine attempts, where demonstrations hold at
-most three. Seeds 0, 1 and 2; GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns 0.1,
+The setting: countdown, a warm start of 600 steps, else the defaults but for the room: at most 129 new tokens, enough for nine
+attempts, where demonstrations hold at most three. Seeds 0, 1 and 2; GRPO, 45 steps, once as it is and twice with --length-weight 0.2 (the shortest answer of a group earns 0.1,
 the longest -0.1, and wrong answers only lose): with advantages divided by the group's standard deviation, and without. Test: 500
 problems, 16 samples each. Accuracy by allowed length counts an answer as right if it ended within so many tokens; that is what a
 limit would have done to the same sample.

@@ -107,7 +107,7 @@ def aimed(numbers, target, rng, largest=LARGEST):
 class StreamOfSearch(Countdown):
     """See the top of this file; options: `StreamOfSearchOptions`."""
     Options = StreamOfSearchOptions
-    defaults = {}
+    defaults = {}      # not those of countdown: how long to imitate is said in its experiments
     largest = LARGEST
 
     def __init__(self, options):

@@ -107,6 +107,16 @@ def test_a_run_goes_on_also_if_it_was_killed_before_its_first_checkpoint(experim
     assert seen[0][seen[0].index(command) + 1] == str(tmp_path / "x")
 
 
+@pytest.mark.parametrize("flags, steps", [((), 600), (("--sft-steps", 50), 50)])
+def test_the_tables_can_be_made_again_though_the_default_warm_start_has_grown(experiment, tmp_path, monkeypatch, flags, steps):
+    from plumbing import start
+    cells, seen = experiment("cells"), []
+    monkeypatch.setattr(cells.subprocess, "run", lambda argv, check: seen.append(argv))
+    cells.train(tmp_path, "x", "--algo", "grpo", *flags)
+    algo, task, given, _ = start.read_command_line(seen[0][2:])
+    assert start.configure(algo, task, given)["sft"].sft_steps == steps != start.configure(algo, task, {})["sft"].sft_steps
+
+
 def test_a_half_written_last_line_of_a_living_run_is_left_out(tmp_path):
     import plot
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
